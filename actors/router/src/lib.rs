@@ -1,0 +1,1 @@
+//! Rules, sniffers and the route table of Crosspoint.

@@ -1,0 +1,1 @@
+//! Drivers of real peers, parity tables, chaos and dependency guards.

@@ -1,0 +1,1 @@
+//! The Crosspoint daemon and its command line.

@@ -1,0 +1,2 @@
+//! The `crosspoint` daemon.
+fn main() {}

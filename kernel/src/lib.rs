@@ -1,0 +1,1 @@
+//! Plugins, supervision, snapshots and the relay of Crosspoint; knows no protocol.

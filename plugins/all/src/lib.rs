@@ -1,0 +1,1 @@
+//! Names every plugin crate so that the linker keeps its registrations.

@@ -1,0 +1,1 @@
+//! The protocols without cryptography: mixed, socks, http, direct, block, selector, urltest.

@@ -1,0 +1,1 @@
+//! DNS servers: local and hosts.

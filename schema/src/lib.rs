@@ -1,0 +1,1 @@
+//! The configuration dialect, shared option blocks, diagnostics and JSON Schema of Crosspoint.
