@@ -1,0 +1,224 @@
+//! The ledger of live connections: what `ctl connections` lists and what a revoked user, a removed
+//! component or an operator ends. It survives every component.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use atomic_waker::AtomicWaker;
+use parking_lot::Mutex;
+use slab::Slab;
+
+use crate::{
+    addr::Target,
+    component::Incarnation,
+    session::{Network, Session},
+};
+
+/// Why a connection was ended from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cut {
+    /// An operator closed it.
+    Operator = 1,
+    /// Its user was removed or changed.
+    Revoked = 2,
+    /// Its inbound or outbound left the configuration and the drain deadline passed.
+    Removed = 3,
+    /// The group it went through chose another member.
+    Switched = 4,
+    /// The daemon stops.
+    Shutdown = 5,
+}
+
+impl Cut {
+    /// The reason in words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "closed by operator",
+            Self::Revoked => "user revoked",
+            Self::Removed => "component removed",
+            Self::Switched => "group switched",
+            Self::Shutdown => "shutting down",
+        }
+    }
+
+    fn from_u8(value: u8) -> Option<Self> {
+        [Self::Operator, Self::Revoked, Self::Removed, Self::Switched, Self::Shutdown]
+            .into_iter()
+            .find(|cut| *cut as u8 == value)
+    }
+}
+
+/// One live connection.
+pub struct Entry {
+    /// Number of the connection.
+    pub id: u64,
+    /// Stream or datagrams.
+    pub network: Network,
+    /// The client.
+    pub source: SocketAddr,
+    /// The destination as routed.
+    pub target: Target,
+    /// The user.
+    pub user: Option<Arc<str>>,
+    /// The instance that accepted it.
+    pub inbound: Arc<Incarnation>,
+    /// When it was accepted.
+    pub started: Instant,
+    /// Payload bytes from the client.
+    pub up: AtomicU64,
+    /// Payload bytes to the client.
+    pub down: AtomicU64,
+    hops: Mutex<Vec<Arc<Incarnation>>>,
+    cut: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl Entry {
+    /// Records that the connection goes through that instance.
+    pub fn push_hop(&self, life: Arc<Incarnation>) {
+        self.hops.lock().push(life);
+    }
+
+    /// Forgets hops behind the first `keep`: a group that tries another member calls it.
+    pub fn truncate_hops(&self, keep: usize) {
+        self.hops.lock().truncate(keep);
+    }
+
+    /// The instances it goes through, outermost first (a group before its member).
+    pub fn hops(&self) -> Vec<Arc<Incarnation>> {
+        self.hops.lock().clone()
+    }
+
+    /// Whether it goes through an instance for which `f` says so.
+    pub fn passes(&self, f: impl Fn(&Incarnation) -> bool) -> bool {
+        self.hops.lock().iter().any(|life| f(life))
+    }
+
+    /// Ends the connection.
+    pub fn cut(&self, why: Cut) {
+        self.cut.store(why as u8, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Ready when the connection was cut. One task polls it.
+    pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<Cut> {
+        if let Some(cut) = self.is_cut() {
+            return Poll::Ready(cut);
+        }
+        self.waker.register(cx.waker());
+        self.is_cut().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Whether it was cut, without waiting.
+    pub fn is_cut(&self) -> Option<Cut> {
+        Cut::from_u8(self.cut.load(Ordering::Acquire))
+    }
+}
+
+/// All live connections.
+#[derive(Clone, Default)]
+pub struct Ledger(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    ids: AtomicU64,
+    live: Mutex<Slab<Arc<Entry>>>,
+    total_up: AtomicU64,
+    total_down: AtomicU64,
+}
+
+/// Keeps a connection in the ledger; dropping it takes the connection out.
+pub struct Registered {
+    shared: Arc<Shared>,
+    key: usize,
+    entry: Arc<Entry>,
+}
+
+impl std::ops::Deref for Registered {
+    type Target = Entry;
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut live = self.shared.live.lock();
+        live.remove(self.key);
+        // Give memory back after a burst: a slab never shrinks by itself.
+        if live.is_empty() && live.capacity() > 1024 {
+            live.shrink_to_fit();
+        }
+        drop(live);
+        self.shared.total_up.fetch_add(self.entry.up.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.shared.total_down.fetch_add(self.entry.down.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+impl Ledger {
+    /// A number for a new connection.
+    pub fn next_id(&self) -> u64 {
+        self.0.ids.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Enters a connection.
+    pub fn register(&self, session: &Session) -> Registered {
+        let entry = Arc::new(Entry {
+            id: session.id,
+            network: session.network,
+            source: session.source,
+            target: session.target.clone(),
+            user: session.user.clone(),
+            inbound: session.inbound.clone(),
+            started: session.started,
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            hops: Mutex::new(Vec::new()),
+            cut: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+        });
+        let key = self.0.live.lock().insert(entry.clone());
+        Registered { shared: self.0.clone(), key, entry }
+    }
+
+    /// Number of live connections.
+    pub fn len(&self) -> usize {
+        self.0.live.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All live connections at this moment.
+    pub fn list(&self) -> Vec<Arc<Entry>> {
+        self.0.live.lock().iter().map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// Ends every connection for which `f` says so, and returns how many.
+    pub fn cut_where(&self, why: Cut, f: impl Fn(&Entry) -> bool) -> usize {
+        let hit: Vec<_> = self.list().into_iter().filter(|entry| f(entry)).collect();
+        hit.iter().for_each(|entry| entry.cut(why));
+        hit.len()
+    }
+
+    /// Payload bytes from and to clients since start, ended connections included.
+    pub fn totals(&self) -> (u64, u64) {
+        let (mut up, mut down) =
+            (self.0.total_up.load(Ordering::Relaxed), self.0.total_down.load(Ordering::Relaxed));
+        for entry in self.list() {
+            up += entry.up.load(Ordering::Relaxed);
+            down += entry.down.load(Ordering::Relaxed);
+        }
+        (up, down)
+    }
+}

@@ -1,0 +1,95 @@
+//! The vault: listening sockets that outlive the components that use them.
+//!
+//! A component borrows a socket by address. While it lives, and while a successor warms up, both
+//! hold the same socket, so that no connection is ever refused in between. A socket that nobody has
+//! borrowed any more is closed by [`Vault::sweep`], which the supervisor calls after a commit and
+//! never while a component is merely restarting.
+
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, UdpSocket};
+
+/// What identifies a listening socket: two borrowers with the same key share it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Address as configured. With port 0, `owner` keeps the port of one component.
+    pub addr: SocketAddr,
+    /// Network name space, if not ours.
+    pub netns: Option<Box<str>>,
+    /// Set for port 0: the component whose port it is.
+    pub owner: Option<Box<str>>,
+    /// Options that cannot be changed on a bound socket (e.g. multipath TCP).
+    pub fixed: u32,
+}
+
+/// Lends listening sockets.
+#[derive(Default)]
+pub struct Vault {
+    tcp: Mutex<HashMap<Key, Arc<TcpListener>>>,
+    udp: Mutex<HashMap<Key, Arc<UdpSocket>>>,
+}
+
+impl Vault {
+    /// The TCP listener of that key; `bind` makes it when there is none yet.
+    ///
+    /// # Errors
+    /// Those of `bind`.
+    pub fn tcp(
+        &self,
+        key: Key,
+        bind: impl FnOnce() -> io::Result<TcpListener>,
+    ) -> io::Result<Arc<TcpListener>> {
+        lend(&self.tcp, key, bind)
+    }
+
+    /// The UDP socket of that key; `bind` makes it when there is none yet.
+    ///
+    /// # Errors
+    /// Those of `bind`.
+    pub fn udp(
+        &self,
+        key: Key,
+        bind: impl FnOnce() -> io::Result<UdpSocket>,
+    ) -> io::Result<Arc<UdpSocket>> {
+        lend(&self.udp, key, bind)
+    }
+
+    /// Closes sockets that only the vault holds. `keep` protects those of components that are being
+    /// restarted. Returns how many were closed.
+    pub fn sweep(&self, keep: impl Fn(&Key) -> bool) -> usize {
+        fn sweep<T>(map: &Mutex<HashMap<Key, Arc<T>>>, keep: &impl Fn(&Key) -> bool) -> usize {
+            let mut map = map.lock();
+            let before = map.len();
+            map.retain(|key, socket| Arc::strong_count(socket) > 1 || keep(key));
+            before - map.len()
+        }
+        sweep(&self.tcp, &keep) + sweep(&self.udp, &keep)
+    }
+
+    /// Number of sockets held.
+    pub fn len(&self) -> usize {
+        self.tcp.lock().len() + self.udp.lock().len()
+    }
+
+    /// Whether no socket is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn lend<T>(
+    map: &Mutex<HashMap<Key, Arc<T>>>,
+    key: Key,
+    bind: impl FnOnce() -> io::Result<T>,
+) -> io::Result<Arc<T>> {
+    // The lock is held over `bind`, a few system calls, so that two components that want the same
+    // address meet here and not at EADDRINUSE.
+    let mut map = map.lock();
+    if let Some(socket) = map.get(&key) {
+        return Ok(socket.clone());
+    }
+    let socket = Arc::new(bind()?);
+    map.insert(key, socket.clone());
+    Ok(socket)
+}
