@@ -1,0 +1,141 @@
+//! Taking an object apart, member by member.
+
+use super::{Cursor, Field, nearest};
+use crate::ConfigError;
+use crate::json::{Member, Object};
+
+/// An object whose members are taken one by one. Errors are kept, and [`Self::finish`] reports the one that comes first in
+/// the document, as a decoder that walks the document would.
+#[derive(Debug)]
+pub struct ObjectCursor<'a> {
+    cursor: Cursor<'a>,
+    object: &'a Object,
+    taken: Vec<bool>,
+    known: Vec<&'static str>,
+    error: Option<(usize, ConfigError)>,
+}
+
+impl<'a> ObjectCursor<'a> {
+    /// Starts on the object at the cursor.
+    ///
+    /// # Errors
+    /// It is no object.
+    pub fn new(cursor: &Cursor<'a>, go_type: &str) -> Result<Self, ConfigError> {
+        let object = cursor.node().as_object().ok_or_else(|| cursor.mismatch(go_type))?;
+        let taken = object
+            .members
+            .iter()
+            .map(|m| cursor.is_pruned() && m.value.is_empty_container())
+            .collect();
+        Ok(Self { cursor: *cursor, object, taken, known: Vec::new(), error: None })
+    }
+
+    /// The place of the object.
+    #[must_use]
+    pub fn cursor(&self) -> &Cursor<'a> {
+        &self.cursor
+    }
+
+    /// The last member that this key names, in any case of letters; other spellings count as taken too.
+    fn find(&mut self, key: &'static str) -> Option<(usize, &'a Member)> {
+        self.known.push(key);
+        let mut found = None;
+        for (i, member) in self.object.members.iter().enumerate() {
+            let open = self.taken.get(i).is_some_and(|taken| !taken);
+            if open && member.key.eq_ignore_ascii_case(key) {
+                found = Some((i, member));
+                if let Some(taken) = self.taken.get_mut(i) {
+                    *taken = true;
+                }
+            }
+        }
+        found
+    }
+
+    /// Takes a member. Absent, `null` and undecodable members give the absent value.
+    pub fn field<T: Field>(&mut self, key: &'static str) -> T {
+        let Some((i, member)) = self.find(key) else { return T::absent() };
+        match T::decode_or_null(&self.cursor.member(&member.key, &member.value)) {
+            Ok(value) => value,
+            Err(error) => {
+                self.keep(i, error);
+                T::absent()
+            }
+        }
+    }
+
+    /// Whether the document has this member, in any case of letters and with any value but an emptied one.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        let cursor = self.cursor;
+        self.object.members.iter().any(|m| {
+            m.key.eq_ignore_ascii_case(key) && !(cursor.is_pruned() && m.value.is_empty_container())
+        })
+    }
+
+    /// Lets a member pass without decoding it.
+    pub fn skip(&mut self, key: &'static str) {
+        self.find(key);
+    }
+
+    /// Makes the names known for hints although another pass has taken them.
+    pub fn also_known(&mut self, keys: &[&'static str]) {
+        self.known.extend_from_slice(keys);
+    }
+
+    /// Reports an error at the object itself, unless a member has one.
+    pub fn refuse(&mut self, message: impl Into<String>) {
+        if self.error.is_none() {
+            let error = self.cursor.error(message);
+            self.error = Some((usize::MAX, error));
+        }
+    }
+
+    /// The error kept so far, taken out; for decoders of several passes.
+    pub fn take_error(&mut self) -> Option<ConfigError> {
+        self.error.take().map(|(_, error)| error)
+    }
+
+    /// Runs a rule between members if all of them decoded.
+    pub fn check(&mut self, rule: impl FnOnce() -> Result<(), String>) {
+        if self.error.is_none() {
+            if let Err(message) = rule() {
+                self.refuse(message);
+            }
+        }
+    }
+
+    fn keep(&mut self, index: usize, error: ConfigError) {
+        if self.error.as_ref().is_none_or(|(first, _)| index < *first) {
+            self.error = Some((index, error));
+        }
+    }
+
+    /// Ends the object: members that nobody took are refused unless `loose`.
+    ///
+    /// # Errors
+    /// The first error in the order of the document.
+    pub fn finish(mut self, loose: bool) -> Result<(), ConfigError> {
+        if !loose {
+            let first = self.taken.iter().position(|taken| !taken);
+            if let Some((i, member)) = first.and_then(|i| Some((i, self.object.members.get(i)?))) {
+                let cursor = self.cursor.member(&member.key, &member.value);
+                let mut error =
+                    cursor.error(format!("json: unknown field {}", go_quote(&member.key)));
+                error.location = cursor.context().locate(member.key_span);
+                error.hint =
+                    nearest(&member.key, &self.known).map(|name| format!("did you mean `{name}`?"));
+                self.keep(i, error);
+            }
+        }
+        match self.error {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Go's `%q` for what may stand in a key.
+fn go_quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
