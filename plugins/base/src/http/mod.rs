@@ -1,0 +1,3 @@
+//! HTTP/1.1 proxying.
+
+pub mod wire;

@@ -1,0 +1,3 @@
+//! SOCKS4, SOCKS4a and SOCKS5.
+
+pub mod wire;
