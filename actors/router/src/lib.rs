@@ -1,1 +1,3 @@
 //! Rules, sniffers and the route table of Crosspoint.
+
+pub mod sniff;
