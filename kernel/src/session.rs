@@ -62,6 +62,20 @@ pub struct DialPolicy {
     pub tls_record_fragment: bool,
 }
 
+/// Listen fields of old configurations that act as rules in front of the route rules: a `sniff`, then a
+/// `resolve` action.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LegacyInbound {
+    /// Sniff the protocol.
+    pub sniff: bool,
+    /// Connect to the sniffed domain.
+    pub sniff_override_destination: bool,
+    /// How long to sniff; `None` takes the default.
+    pub sniff_timeout: Option<Duration>,
+    /// Resolve the destination, for these address families; `None` does not resolve.
+    pub domain_strategy: Option<crate::resolve::Strategy>,
+}
+
 /// One connection: who opened it, where it wants to go, and what rules said about it.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -89,6 +103,8 @@ pub struct Session {
     pub process: Option<Box<Process>>,
     /// Inbound to hand the connection to before routing (the legacy `detour` listen field).
     pub detour: Option<Tag>,
+    /// Old listen fields that the router treats as rules in front of its own.
+    pub legacy: Option<Arc<LegacyInbound>>,
     /// Relay policy for datagrams.
     pub udp: UdpPolicy,
     /// Options for the dialer.
@@ -119,6 +135,7 @@ impl Session {
             resolved: Vec::new(),
             process: None,
             detour: None,
+            legacy: None,
             udp: UdpPolicy::default(),
             dial: DialPolicy::default(),
             started: Instant::now(),

@@ -1,0 +1,219 @@
+//! Listening sockets with every shared listen field, borrowed from the [`Vault`](crate::vault::Vault).
+//!
+//! A socket that is there already is lent as it is, so that the old instance of a component and its
+//! successor accept from one queue. Options that can change on a bound socket are set when the new
+//! instance takes over ([`Bound::tune`]); only multipath TCP cannot change.
+
+mod legacy;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::{io, net::SocketAddr, ops::Deref, os::fd::AsFd, sync::Arc, time::Duration};
+
+use crosspoint_schema::options::ListenOptions;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, UdpSocket};
+use tracing::info;
+
+pub use legacy::SessionDefaults;
+pub use settings::{KEEP_ALIVE_IDLE, KEEP_ALIVE_INTERVAL, UDP_TIMEOUT, claims, deps, validate};
+
+use self::settings::Settings;
+use crate::{
+    BuildCx, BuildError,
+    net::{netns, sockopt},
+    session::Network,
+    vault::Key,
+};
+
+/// [`Key::fixed`]: the socket speaks multipath TCP.
+const MULTI_PATH: u32 = 1;
+
+/// A listening socket on loan, and the options that it should have.
+#[derive(Debug)]
+pub struct Bound<T> {
+    socket: Arc<T>,
+    settings: Settings,
+    network: Network,
+}
+
+impl<T> Clone for Bound<T> {
+    fn clone(&self) -> Self {
+        Self { socket: self.socket.clone(), settings: self.settings.clone(), network: self.network }
+    }
+}
+
+impl<T> Deref for Bound<T> {
+    type Target = Arc<T>;
+    fn deref(&self) -> &Arc<T> {
+        &self.socket
+    }
+}
+
+impl<T: AsFd> Bound<T> {
+    /// Sets the options that may change while the socket is bound. Called when the instance takes
+    /// over, because until then the socket works for its predecessor.
+    ///
+    /// # Errors
+    /// Missing privileges that appeared between build and now.
+    pub fn tune(&self) -> io::Result<()> {
+        self.settings.tune(&*self.socket, self.network)
+    }
+
+    /// How long a UDP association of this inbound may be idle (`udp_timeout`, 5 minutes by default).
+    #[must_use]
+    pub fn udp_timeout(&self) -> Duration {
+        self.settings.udp_timeout
+    }
+}
+
+/// The TCP listener of these options.
+///
+/// # Errors
+/// The address is in use or not ours, a missing privilege, a removed option, no such name space.
+pub fn tcp_listener(options: &ListenOptions, cx: &BuildCx) -> Result<Bound<TcpListener>, BuildError> {
+    let settings = Settings::new(options, false)?;
+    let key = settings.key(cx, settings.multi_path);
+    let socket = lend(cx, &settings, Network::Tcp, |fresh| {
+        cx.plane.vault.tcp(key, || {
+            *fresh = true;
+            let socket = match settings.multi_path {
+                true => match settings.bind(Type::STREAM, Protocol::MPTCP, Network::Tcp) {
+                    // As Go: where multipath is missing, plain TCP listens.
+                    Err(e) if unsupported(&e) => {
+                        settings.bind(Type::STREAM, Protocol::TCP, Network::Tcp)?
+                    }
+                    result => result?,
+                },
+                false => settings.bind(Type::STREAM, Protocol::TCP, Network::Tcp)?,
+            };
+            TcpListener::from_std(socket.into())
+        })
+    })?;
+    Ok(Bound { socket, settings, network: Network::Tcp })
+}
+
+/// The UDP socket of these options. `udp_fragment` is the value where the option is not set: true for
+/// inbounds on QUIC.
+///
+/// # Errors
+/// Those of [`tcp_listener`].
+pub fn udp_socket(
+    options: &ListenOptions,
+    cx: &BuildCx,
+    udp_fragment: bool,
+) -> Result<Bound<UdpSocket>, BuildError> {
+    let settings = Settings::new(options, udp_fragment)?;
+    let key = settings.key(cx, false);
+    let socket = lend(cx, &settings, Network::Udp, |fresh| {
+        cx.plane.vault.udp(key, || {
+            *fresh = true;
+            let socket = settings.bind(Type::DGRAM, Protocol::UDP, Network::Udp)?;
+            UdpSocket::from_std(socket.into())
+        })
+    })?;
+    Ok(Bound { socket, settings, network: Network::Udp })
+}
+
+/// Borrows a socket; says so when it is new, and when it is not, makes sure that our options would be
+/// accepted, so that a reload fails before anything is touched.
+fn lend<T: LocalAddr>(
+    cx: &BuildCx,
+    settings: &Settings,
+    network: Network,
+    borrow: impl FnOnce(&mut bool) -> io::Result<Arc<T>>,
+) -> Result<Arc<T>, BuildError> {
+    let mut fresh = false;
+    let wrap = |e| BuildError::io(format_args!("listen {network} {}", settings.addr), e);
+    let socket = borrow(&mut fresh).map_err(wrap)?;
+    if fresh {
+        let addr = socket.local().unwrap_or(settings.addr);
+        info!(component = %cx.me, "{network} server started at {addr}");
+    } else {
+        settings.rehearse(network).map_err(wrap)?;
+    }
+    Ok(socket)
+}
+
+trait LocalAddr {
+    fn local(&self) -> io::Result<SocketAddr>;
+}
+
+impl LocalAddr for TcpListener {
+    fn local(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
+    }
+}
+
+impl LocalAddr for UdpSocket {
+    fn local(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
+    }
+}
+
+impl Settings {
+    fn key(&self, cx: &BuildCx, multi_path: bool) -> Key {
+        Key {
+            addr: self.addr,
+            netns: self.netns.clone(),
+            owner: (self.addr.port() == 0).then(|| format!("{}/{}", cx.me.kind, cx.me.tag).into()),
+            fixed: if multi_path { MULTI_PATH } else { 0 },
+        }
+    }
+
+    fn open(&self, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+        let domain = Domain::for_address(self.addr);
+        netns::within(self.netns.as_deref(), || Socket::new(domain, kind.nonblocking(), Some(protocol)))
+    }
+
+    /// A socket that is bound, and listens if it is one for streams.
+    fn bind(&self, kind: Type, protocol: Protocol, network: Network) -> io::Result<Socket> {
+        let socket = self.open(kind, protocol)?;
+        if self.addr.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        match network {
+            Network::Tcp => socket.set_reuse_address(true)?,
+            Network::Udp => socket.set_broadcast(true)?,
+        }
+        self.tune(&socket, network)?;
+        socket.bind(&self.addr.into())?;
+        if network == Network::Tcp {
+            // The system cuts this to net.core.somaxconn, which is what Go asks for.
+            socket.listen(i32::from(u16::MAX))?;
+        }
+        Ok(socket)
+    }
+
+    /// Tries the options on a socket of our own.
+    fn rehearse(&self, network: Network) -> io::Result<()> {
+        let socket = match network {
+            Network::Tcp => self.open(Type::STREAM, Protocol::TCP)?,
+            Network::Udp => self.open(Type::DGRAM, Protocol::UDP)?,
+        };
+        self.tune(&socket, network)
+    }
+
+    /// Sets what may change on a bound socket. Accepted sockets inherit the TCP options.
+    fn tune(&self, fd: impl AsFd, network: Network) -> io::Result<()> {
+        sockopt::bind_interface(&fd, self.interface.as_deref())?;
+        sockopt::mark(&fd, self.mark)?;
+        sockopt::reuse(&fd, self.reuse, network == Network::Tcp)?;
+        match network {
+            Network::Tcp => {
+                sockopt::nodelay(&fd)?;
+                sockopt::keep_alive(&fd, self.keep_alive)?;
+                sockopt::fast_open(&fd, self.fast_open)
+            }
+            Network::Udp => sockopt::udp_fragment(&fd, self.udp_fragment),
+        }
+    }
+}
+
+fn unsupported(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EPROTONOSUPPORT | libc::ENOPROTOOPT | libc::EOPNOTSUPP | libc::EINVAL | libc::EPERM)
+    )
+}
