@@ -32,7 +32,7 @@ pub struct Incarnation {
 
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}[{}]", self.kind, self.type_name, self.tag)
+        write!(f, "{}/{}[{}]", self.kind.as_str(), self.type_name, self.tag)
     }
 }
 
@@ -73,6 +73,18 @@ impl Claim {
     /// [`Vault`](crate::vault::Vault) lends it.
     pub fn lendable(&self) -> bool {
         matches!(self, Self::TcpListen(..) | Self::UdpListen(..))
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TcpListen(addr, _) => write!(f, "TCP address {addr}"),
+            Self::UdpListen(addr, _) => write!(f, "UDP address {addr}"),
+            Self::Interface(name) => write!(f, "interface {name}"),
+            Self::Directory(path) => write!(f, "directory {}", path.display()),
+            Self::Other(what) => f.write_str(what),
+        }
     }
 }
 
@@ -198,6 +210,12 @@ pub trait Outbound: Send + Sync + 'static {
     /// Whether it carries that network at all (groups and `network` options).
     fn supports(&self, _network: crate::session::Network) -> bool {
         true
+    }
+
+    /// Whether this is a `direct` outbound without any option: a detour through it says nothing, and
+    /// is refused at dial time as in the reference.
+    fn is_empty_direct(&self) -> bool {
+        false
     }
 
     /// The group face, if this outbound chooses among others.

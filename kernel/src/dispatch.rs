@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, sync::Arc, sync::atomic::Ordering};
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{io::AsyncWriteExt, sync::OwnedSemaphorePermit};
 use tracing::{debug, info};
 
 use crate::{
@@ -186,7 +186,7 @@ async fn refuse(flow: &mut Flow, error: &DialError, how: Reject) {
         // The client may have gone already; there is nobody else to tell.
         let _ = answer(flow, Err(error)).await;
         if let Flow::Stream(stream) = flow {
-            let _ = poll_fn(|cx| std::pin::Pin::new(&mut *stream).poll_shutdown(cx)).await;
+            let _ = stream.shutdown().await;
         }
     }
 }

@@ -1,52 +1,19 @@
 //! Protocol plugins and their registry.
 
-use std::{collections::HashMap, fmt, sync::Arc, sync::OnceLock};
+use std::{collections::HashMap, sync::Arc, sync::OnceLock};
 
-use crosspoint_schema::{ConfigError, RawOptions, SchemaBuilder};
+pub use crosspoint_schema::Kind;
+use crosspoint_schema::{ConfigError, RawOptions, json_schema::ObjectSchema};
 
 use crate::component::Spec;
 
-/// What a component is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// A DNS server that the resolver asks.
-    DnsServer,
-    /// Opens connections.
-    Outbound,
-    /// Both at once, on packets.
-    Endpoint,
-    /// Owns connections of its own.
-    Service,
-    /// Accepts connections.
-    Inbound,
-}
+/// Kinds in the order in which they start; they stop in the reverse.
+pub const START_ORDER: [Kind; 5] =
+    [Kind::DnsServer, Kind::Outbound, Kind::Endpoint, Kind::Service, Kind::Inbound];
 
-impl Kind {
-    /// All kinds in the order in which they start; they stop in the reverse.
-    pub const START_ORDER: [Self; 5] =
-        [Self::DnsServer, Self::Outbound, Self::Endpoint, Self::Service, Self::Inbound];
-
-    /// The word used in logs, in `ctl` and in component prefixes.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::DnsServer => "dns",
-            Self::Outbound => "outbound",
-            Self::Endpoint => "endpoint",
-            Self::Service => "service",
-            Self::Inbound => "inbound",
-        }
-    }
-
-    /// The kind that [`Kind::as_str`] names.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::START_ORDER.into_iter().find(|kind| kind.as_str() == text)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+/// Place of a kind in [`START_ORDER`].
+pub fn start_rank(kind: Kind) -> usize {
+    START_ORDER.iter().position(|k| *k == kind).unwrap_or(START_ORDER.len())
 }
 
 /// One protocol in one role. Submitted with `inventory::submit!` by the folder that implements it.
@@ -57,7 +24,7 @@ pub struct Plugin {
     /// The value of `type` in the configuration.
     pub type_name: &'static str,
     /// Describes the options for `crosspoint schema`.
-    pub schema: fn(&mut SchemaBuilder),
+    pub schema: fn(&mut ObjectSchema<'_>),
     /// Turns options into a spec. Must find everything wrong that needs no system call.
     pub parse: fn(RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError>,
 }

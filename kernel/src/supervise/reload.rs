@@ -1,0 +1,335 @@
+//! The configuration actor: plan → warm → commit → drain, one reload at a time.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, rpc::CallResult};
+use tracing::{error, info};
+
+use super::{
+    blueprint::{Blueprint, ComponentId, Loader, Planned},
+    leaf::{Warm, warm},
+    plan::{self, Action},
+    status::{Outcome, ReloadReport},
+    supervisor::{Commit, Message},
+};
+use crate::{
+    Kind,
+    plugin::start_rank,
+    slot::Slot,
+    snapshot::{Namespace, Plane, Snapshot},
+};
+
+/// Canonical text of the shared parts of a configuration.
+type Shared = BTreeMap<&'static str, serde_json::Value>;
+
+pub(super) enum ConfigMsg {
+    Reload(RpcReplyPort<ReloadReport>),
+    Done(ReloadReport, Option<Shared>),
+}
+
+pub(super) struct Config;
+
+pub(super) struct ConfigArgs {
+    pub(super) plane: Arc<Plane>,
+    pub(super) supervisor: ActorRef<Message>,
+    pub(super) loader: Loader,
+    pub(super) shared: Shared,
+    pub(super) observer: Observer,
+}
+
+/// Told when a reload begins and ends (systemd wants to know both).
+pub type Observer = Arc<dyn Fn(Event<'_>) + Send + Sync>;
+
+/// What an [`Observer`] is told.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A reload begins.
+    Reloading,
+    /// It has ended, one way or the other.
+    Reloaded(&'a ReloadReport),
+}
+
+pub(super) struct ConfigState {
+    args: ConfigArgs,
+    /// Those who wait for the reload that is under way.
+    waiting: Vec<RpcReplyPort<ReloadReport>>,
+    /// Those who asked meanwhile: they get a reload of their own, because files may have changed
+    /// after the one under way had read them.
+    next: Vec<RpcReplyPort<ReloadReport>>,
+    busy: bool,
+}
+
+impl Actor for Config {
+    type Msg = ConfigMsg;
+    type State = ConfigState;
+    type Arguments = ConfigArgs;
+
+    async fn pre_start(
+        &self,
+        _me: ActorRef<ConfigMsg>,
+        args: ConfigArgs,
+    ) -> Result<ConfigState, ActorProcessingErr> {
+        Ok(ConfigState { args, waiting: Vec::new(), next: Vec::new(), busy: false })
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<ConfigMsg>,
+        message: ConfigMsg,
+        state: &mut ConfigState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ConfigMsg::Reload(reply) if state.busy => state.next.push(reply),
+            ConfigMsg::Reload(reply) => {
+                state.waiting.push(reply);
+                state.begin(me);
+            }
+            ConfigMsg::Done(report, shared) => {
+                state.busy = false;
+                if let Some(shared) = shared {
+                    state.args.shared = shared;
+                }
+                match &report.error {
+                    None => info!(generation = report.generation, "configuration reloaded"),
+                    Some(why) => error!(
+                        generation = report.generation,
+                        "reload service: {why}; the configuration in force is unchanged"
+                    ),
+                }
+                (state.args.observer)(Event::Reloaded(&report));
+                for reply in state.waiting.drain(..) {
+                    let _ = reply.send(report.clone());
+                }
+                if !state.next.is_empty() {
+                    state.waiting = std::mem::take(&mut state.next);
+                    state.begin(me);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ConfigState {
+    fn begin(&mut self, me: ActorRef<ConfigMsg>) {
+        self.busy = true;
+        (self.args.observer)(Event::Reloading);
+        let (plane, supervisor) = (self.args.plane.clone(), self.args.supervisor.clone());
+        let (loader, before) = (self.args.loader.clone(), self.args.shared.clone());
+        let work = tokio::spawn(async move {
+            let generation = plane.snapshot.load().generation;
+            match load(loader).await {
+                Ok(blueprint) => apply(&plane, &supervisor, blueprint, &before, false).await,
+                Err(why) => (failed(generation, why), None),
+            }
+        });
+        let generation = self.args.plane.snapshot.load().generation;
+        tokio::spawn(async move {
+            let (report, shared) = work
+                .await
+                .unwrap_or_else(|end| (failed(generation, format!("reload {end}")), None));
+            let _ = me.cast(ConfigMsg::Done(report, shared));
+        });
+    }
+}
+
+/// Reads the configuration on a thread that may block.
+pub(super) async fn load(loader: Loader) -> Result<Blueprint, String> {
+    match tokio::task::spawn_blocking(move || loader()).await {
+        Ok(result) => result.map_err(|error| error.0),
+        Err(panic) => Err(format!("reading the configuration: {panic}")),
+    }
+}
+
+fn failed(generation: u64, why: String) -> ReloadReport {
+    ReloadReport { generation, error: Some(why), ..ReloadReport::default() }
+}
+
+/// Makes `blueprint` the configuration in force, or leaves everything as it is. At boot, components
+/// that cannot be built do not stop the others unless the settings are strict.
+pub(super) async fn apply(
+    plane: &Arc<Plane>,
+    supervisor: &ActorRef<Message>,
+    blueprint: Blueprint,
+    before: &Shared,
+    boot: bool,
+) -> (ReloadReport, Option<Shared>) {
+    let generation = plane.snapshot.load().generation;
+    if let Err(why) = plan::validate(&blueprint) {
+        return (failed(generation, why), None);
+    }
+    let Ok(CallResult::Success((running, epochs))) =
+        supervisor.call(Message::Current, Some(Duration::from_secs(10))).await
+    else {
+        return (failed(generation, "the supervisor does not answer".to_owned()), None);
+    };
+    let plan = plan::plan(&running, &blueprint.components);
+    let names = Arc::new(namespace(&plane.snapshot.load().names, &blueprint));
+    let assembly = match (blueprint.assemble)(&names) {
+        Ok(assembly) => assembly,
+        Err(error) => return (failed(generation, error.to_string()), None),
+    };
+    let strict = blueprint.settings.strict || !boot;
+    let wanted: Vec<_> = plan
+        .steps
+        .iter()
+        .filter(|(_, action)| matches!(action, Action::Add | Action::Replace))
+        .map(|(planned, _)| planned.clone())
+        .collect();
+    let deadline = blueprint.settings.supervision.start_deadline;
+    let (warmed, mut unbuilt) =
+        warm_all(plane, supervisor, &names, wanted, &epochs, deadline, strict).await;
+    if strict && let Some((planned, why)) = unbuilt.pop() {
+        warmed.into_iter().for_each(Warm::discard);
+        tokio::task::yield_now().await;
+        plane.vault.sweep(|_| false);
+        let mut report = failed(generation, describe(&planned, &why));
+        report.components.push((planned.id, Outcome::Failed, Some(why)));
+        return (report, None);
+    }
+
+    let mut report = ReloadReport { committed: true, ..ReloadReport::default() };
+    let (mut keep, mut reconfigure, mut exchange) = (Vec::new(), Vec::new(), Vec::new());
+    for (planned, action) in plan.steps {
+        let failure = unbuilt.iter().find(|(p, _)| p.id == planned.id).map(|(_, why)| why.clone());
+        let outcome = match action {
+            _ if failure.is_some() => Outcome::Failed,
+            Action::Keep => Outcome::Kept,
+            Action::Reconfigure => Outcome::Reconfigured,
+            Action::Replace | Action::Exchange => Outcome::Replaced,
+            Action::Add => Outcome::Added,
+        };
+        report.components.push((planned.id.clone(), outcome, failure));
+        match action {
+            Action::Keep => keep.push(planned),
+            Action::Reconfigure => reconfigure.push(planned),
+            Action::Exchange => exchange.push(planned),
+            Action::Add | Action::Replace => {}
+        }
+    }
+    report.components.extend(plan.removed.iter().map(|id| (id.clone(), Outcome::Removed, None)));
+    report.changed = changed(before, &blueprint.shared);
+    report.generation = generation + 1;
+    let commit = Commit {
+        warm: warmed,
+        failed: unbuilt,
+        reconfigure,
+        keep,
+        removed: plan.removed,
+        snapshot: Snapshot {
+            generation: generation + 1,
+            routes: assembly.routes,
+            names,
+            resolver: assembly.resolver,
+            defaults: assembly.defaults,
+        },
+        settings: blueprint.settings,
+        on_commit: blueprint.on_commit,
+    };
+    let committed = supervisor.call(|reply| Message::Commit(Box::new(commit), reply), None).await;
+    let Ok(CallResult::Success(told)) = committed else {
+        return (failed(generation, "the supervisor does not answer".to_owned()), None);
+    };
+    for done in told {
+        // The answer is given when the new options are really in force.
+        let _ = done.await;
+    }
+    for planned in exchange {
+        let id = planned.id.clone();
+        let done = supervisor.call(|reply| Message::Exchange(planned, reply), None).await;
+        if let Ok(CallResult::Success(Err(why))) = done
+            && let Some(row) = report.components.iter_mut().find(|(other, ..)| *other == id)
+        {
+            (row.1, row.2) = (Outcome::Failed, Some(why));
+        }
+    }
+    (report, Some(blueprint.shared))
+}
+
+/// Builds instances side by side. With `strict` the first failure ends it.
+async fn warm_all(
+    plane: &Arc<Plane>,
+    supervisor: &ActorRef<Message>,
+    names: &Arc<Namespace>,
+    wanted: Vec<Planned>,
+    epochs: &HashMap<ComponentId, u64>,
+    deadline: Duration,
+    strict: bool,
+) -> (Vec<Warm>, Vec<(Planned, String)>) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for planned in wanted {
+        let epoch = epochs.get(&planned.id).copied().unwrap_or(0) + 1;
+        let start = warm(
+            supervisor.get_cell(),
+            plane.clone(),
+            names.clone(),
+            planned.clone(),
+            epoch,
+            deadline,
+        );
+        tasks.spawn(async move { (planned, start.await) });
+    }
+    let (mut warmed, mut failed) = (Vec::new(), Vec::new());
+    while let Some(done) = tasks.join_next().await {
+        match done {
+            Ok((_, Ok(warm))) => warmed.push(warm),
+            Ok((planned, Err(why))) => {
+                failed.push((planned, why));
+                if strict {
+                    // Those that are still being built are awaited, not aborted: an abort in the
+                    // middle of a spawn would leave an actor that nobody knows.
+                    continue;
+                }
+            }
+            Err(end) => error!("building a component: {end}"),
+        }
+    }
+    warmed.sort_by_key(|warm| start_rank(warm.planned.id.kind));
+    (warmed, failed)
+}
+
+/// `inbounds[0]: start inbound/mixed[in]: listen …`: where, what, why.
+fn describe(planned: &Planned, why: &str) -> String {
+    let ComponentId { kind, tag } = &planned.id;
+    let who = format!("start {}/{}[{tag}]: {why}", kind.as_str(), planned.type_name);
+    if planned.path.is_empty() { who } else { format!("{}: {who}", planned.path) }
+}
+
+fn changed(before: &Shared, after: &Shared) -> Vec<&'static str> {
+    let mut keys: Vec<_> = before.keys().chain(after.keys()).copied().collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys.retain(|key| before.get(key) != after.get(key));
+    keys
+}
+
+/// The slots of a generation: those of the one before where the tag is the same, so that whoever
+/// holds a slot sees the new instance.
+fn namespace(before: &Namespace, blueprint: &Blueprint) -> Namespace {
+    fn slot<T: ?Sized>(
+        old: &HashMap<crate::Tag, Arc<Slot<T>>>,
+        tag: &crate::Tag,
+    ) -> (crate::Tag, Arc<Slot<T>>) {
+        (tag.clone(), old.get(tag).cloned().unwrap_or_else(|| Slot::new(tag.clone())))
+    }
+    let mut names = Namespace::default();
+    for planned in &blueprint.components {
+        let tag = &planned.id.tag;
+        if matches!(planned.id.kind, Kind::Outbound | Kind::Endpoint) {
+            names.outbounds.extend([slot(&before.outbounds, tag)]);
+        }
+        if matches!(planned.id.kind, Kind::Inbound | Kind::Endpoint) {
+            names.injects.extend([slot(&before.injects, tag)]);
+        }
+        if planned.id.kind == Kind::DnsServer {
+            names.dns.extend([slot(&before.dns, tag)]);
+        }
+    }
+    names.default_outbound =
+        blueprint.default_outbound.as_ref().and_then(|tag| names.outbounds.get(tag).cloned());
+    names
+}

@@ -1,0 +1,514 @@
+//! The supervisor: one actor that owns every component. Its handlers never await; whatever takes
+//! time runs in a task that casts the result back, and stale results are dropped.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tracing::{error, info, warn};
+
+use super::{
+    blueprint::{ComponentId, Planned, Settings},
+    child::{Child, Draining, clear},
+    leaf::{LeafMsg, Warm, warm},
+    plan::Running,
+    status::Status,
+};
+use crate::{
+    Kind,
+    component::{Claim, Claims, Incarnation},
+    ledger::Cut,
+    slot::Health,
+    snapshot::{Plane, Snapshot},
+};
+
+/// A new generation, ready to be put in force at one blow.
+pub(super) struct Commit {
+    /// Warm instances of new and replaced components.
+    pub(super) warm: Vec<Warm>,
+    /// Components that could not be built; retried (degraded start).
+    pub(super) failed: Vec<(Planned, String)>,
+    /// Components that take their new options by message.
+    pub(super) reconfigure: Vec<Planned>,
+    /// Components whose options are equal, or differ in nothing that matters.
+    pub(super) keep: Vec<Planned>,
+    /// Components that leave.
+    pub(super) removed: Vec<ComponentId>,
+    /// What connections read from now on.
+    pub(super) snapshot: Snapshot,
+    /// Kernel settings.
+    pub(super) settings: Settings,
+    /// Runs at commit.
+    pub(super) on_commit: Box<dyn FnOnce() + Send>,
+}
+
+pub(super) enum Message {
+    /// What runs, and the last epoch of each component.
+    Current(RpcReplyPort<(HashMap<ComponentId, Running>, HashMap<ComponentId, u64>)>),
+    /// Put a generation in force. Answers with the actors that were told to reconfigure.
+    Commit(Box<Commit>, RpcReplyPort<Vec<tokio::task::JoinHandle<bool>>>),
+    /// Replace an instance whose claims cannot be shared.
+    Exchange(Planned, RpcReplyPort<Result<(), String>>),
+    Exchanged(Box<Exchanged>),
+    /// Operator: a fresh instance of one component.
+    Restart(ComponentId, RpcReplyPort<Result<u64, String>>),
+    Restarted(ComponentId, u64, Result<Box<Warm>, String>, RpcReplyPort<Result<u64, String>>),
+    /// Try again.
+    Retry(ComponentId, u64),
+    Started(ComponentId, u64, Result<Box<Warm>, String>),
+    Tick,
+    Sweep,
+    Status(RpcReplyPort<Status>),
+    /// Stop accepting everywhere. Flows go on.
+    StopAccepting(RpcReplyPort<()>),
+}
+
+pub(super) struct Exchanged {
+    id: ComponentId,
+    attempt: u64,
+    result: Result<Warm, (String, Option<Warm>)>,
+    reply: RpcReplyPort<Result<(), String>>,
+}
+
+pub(super) struct Supervisor;
+
+pub(super) struct State {
+    plane: Arc<Plane>,
+    children: HashMap<ComponentId, Child>,
+    draining: Vec<Draining>,
+    epochs: HashMap<ComponentId, u64>,
+    settings: Settings,
+    started: Instant,
+    stopping: bool,
+}
+
+impl Actor for Supervisor {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arc<Plane>;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<Message>,
+        plane: Arc<Plane>,
+    ) -> Result<State, ActorProcessingErr> {
+        me.send_after(super::DEFAULT_PULSE, || Message::Tick);
+        Ok(State {
+            plane,
+            children: HashMap::new(),
+            draining: Vec::new(),
+            epochs: HashMap::new(),
+            settings: Settings::default(),
+            started: Instant::now(),
+            stopping: false,
+        })
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.on(&me, message);
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        me: ActorRef<Message>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let (cell, why) = match event {
+            SupervisionEvent::ActorFailed(cell, why) => (cell, why.to_string()),
+            SupervisionEvent::ActorTerminated(cell, _, why) => {
+                (cell, why.unwrap_or_else(|| "stopped".to_owned()))
+            }
+            _ => return Ok(()),
+        };
+        state.draining.retain(|old| old.live.actor.get_id() != cell.get_id());
+        let id = state.children.iter().find_map(|(id, child)| {
+            let live = child.live.as_ref()?;
+            (live.actor.get_id() == cell.get_id()).then(|| id.clone())
+        });
+        if let Some(id) = id {
+            state.fail(&me, &id, why);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn on(&mut self, me: &ActorRef<Message>, message: Message) {
+        match message {
+            Message::Current(reply) => {
+                let running = self.children.iter().map(|(id, child)| {
+                    let planned = &child.planned;
+                    (id.clone(), Running { type_name: planned.type_name, spec: planned.spec.clone() })
+                });
+                let _ = reply.send((running.collect(), self.epochs.clone()));
+            }
+            Message::Commit(commit, reply) => {
+                let told = self.commit(me, *commit);
+                let _ = reply.send(told);
+            }
+            Message::Exchange(planned, reply) => self.exchange(me, planned, reply),
+            Message::Exchanged(done) => self.exchanged(me, *done),
+            Message::Restart(id, reply) => self.restart(me, id, reply),
+            Message::Restarted(id, attempt, result, reply) => {
+                let answer = match (self.current(&id, attempt), result) {
+                    (true, Ok(warm)) => {
+                        let epoch = warm.life.epoch;
+                        self.adopt(me, *warm, None);
+                        Ok(epoch)
+                    }
+                    (false, Ok(warm)) => {
+                        warm.discard();
+                        Err("the component changed meanwhile".to_owned())
+                    }
+                    (_, Err(why)) => Err(why),
+                };
+                let _ = reply.send(answer);
+            }
+            Message::Retry(id, attempt) => {
+                if self.current(&id, attempt) && !self.stopping {
+                    self.start(me, id, attempt);
+                }
+            }
+            Message::Started(id, attempt, result) => match (self.current(&id, attempt), result) {
+                (true, Ok(warm)) => {
+                    info!(component = %warm.life, epoch = warm.life.epoch, "restarted");
+                    self.adopt(me, *warm, None);
+                    if let Some(child) = self.children.get_mut(&id) {
+                        child.count_restart();
+                    }
+                }
+                (true, Err(why)) => self.fail(me, &id, why),
+                (false, Ok(warm)) => warm.discard(),
+                (false, Err(_)) => {}
+            },
+            Message::Tick => self.tick(me),
+            Message::Sweep => self.sweep(),
+            Message::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+            Message::StopAccepting(reply) => {
+                self.stopping = true;
+                for child in self.children.values() {
+                    if let Some(live) = &child.live
+                        && matches!(child.planned.id.kind, Kind::Inbound | Kind::Endpoint)
+                    {
+                        live.cancel.cancel();
+                    }
+                }
+                me.send_after(Duration::from_millis(20), || Message::Sweep);
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    /// Puts a generation in force. Nothing here can fail or wait.
+    fn commit(
+        &mut self,
+        me: &ActorRef<Message>,
+        commit: Commit,
+    ) -> Vec<tokio::task::JoinHandle<bool>> {
+        let before = self.plane.snapshot.load_full();
+        let names = commit.snapshot.names.clone();
+        self.settings = commit.settings;
+        for planned in commit.keep {
+            if let Some(child) = self.children.get_mut(&planned.id) {
+                child.planned = planned;
+            }
+        }
+        // New faces go into their slots before anybody can route to them, inbounds (last in start
+        // order) begin to accept when everything behind them is in place.
+        let (inbounds, rest): (Vec<_>, Vec<_>) =
+            commit.warm.into_iter().partition(|w| w.planned.id.kind == Kind::Inbound);
+        let snapshot = Arc::new(commit.snapshot);
+        for warm in rest {
+            self.adopt(me, warm, Some(&snapshot));
+        }
+        self.plane.snapshot.store(snapshot.clone());
+        (commit.on_commit)();
+        for warm in inbounds {
+            self.adopt(me, warm, Some(&snapshot));
+        }
+        let mut told = Vec::new();
+        for planned in commit.reconfigure {
+            told.extend(self.reconfigure(planned));
+        }
+        for id in commit.removed {
+            if let Some(child) = self.children.remove(&id) {
+                // An endpoint that became an outbound of the same tag keeps its slot.
+                if !names.outbounds.contains_key(&id.tag) || id.kind == Kind::DnsServer {
+                    clear(&child.planned, &before.names, Health::Removed);
+                }
+                let status = child.status();
+                if let Some(live) = child.live {
+                    let deadline = Instant::now() + self.settings.drain;
+                    self.draining.push(Draining::new(live, status, Some(deadline)));
+                }
+            }
+        }
+        for (planned, why) in commit.failed {
+            let id = planned.id.clone();
+            let child = self.children.entry(id.clone()).or_insert_with(|| Child::new(planned.clone()));
+            child.planned = planned;
+            self.fail(me, &id, why);
+        }
+        me.send_after(Duration::from_millis(10), || Message::Sweep);
+        told
+    }
+
+    /// Makes a warm instance the one in force; the one before drains.
+    fn adopt(&mut self, me: &ActorRef<Message>, warm: Warm, snapshot: Option<&Arc<Snapshot>>) {
+        let id = warm.planned.id.clone();
+        let snapshot = snapshot.cloned().unwrap_or_else(|| self.plane.snapshot.load_full());
+        self.epochs.insert(id.clone(), warm.life.epoch);
+        let child = self
+            .children
+            .entry(id.clone())
+            .or_insert_with(|| Child::new(warm.planned.clone()));
+        let mut status = child.status();
+        if let Some(old) = child.adopt(warm, &snapshot.names) {
+            status.type_name = old.life.type_name;
+            self.draining.push(Draining::new(old, status, None));
+        }
+        if child.is_dead() {
+            self.fail(me, &id, "stopped before it was put in force".to_owned());
+        }
+    }
+
+    fn reconfigure(&mut self, planned: Planned) -> Option<tokio::task::JoinHandle<bool>> {
+        let child = self.children.get_mut(&planned.id)?;
+        child.planned = planned.clone();
+        let actor = child.live.as_ref()?.actor.clone();
+        // A component that is down takes the new options when it is started again.
+        Some(tokio::spawn(async move {
+            let call = actor.call(
+                |reply| LeafMsg::Reconfigure(planned.spec, reply),
+                Some(Duration::from_secs(2)),
+            );
+            let done = matches!(call.await, Ok(ractor::rpc::CallResult::Success(())));
+            if !done {
+                error!(component = %planned.id, "did not take its new options in time: restarting it");
+                actor.kill();
+            }
+            done
+        }))
+    }
+
+    fn fail(&mut self, me: &ActorRef<Message>, id: &ComponentId, why: String) {
+        let Some(child) = self.children.get_mut(id) else { return };
+        let names = self.plane.snapshot.load().names.clone();
+        let epoch = child.epoch;
+        let kind_type = format!("{}/{}[{}]", id.kind.as_str(), child.planned.type_name, id.tag);
+        let (delay, attempt) = child.fail(why.clone(), &names, &self.settings.supervision);
+        warn!(
+            component = %kind_type,
+            epoch,
+            state = child.state.as_str(),
+            "component failed: {why}; next start in {delay:?}"
+        );
+        let id = id.clone();
+        me.send_after(delay, move || Message::Retry(id, attempt));
+    }
+
+    /// Whether a result still belongs to the component as it is now.
+    fn current(&self, id: &ComponentId, attempt: u64) -> bool {
+        self.children.get(id).is_some_and(|child| child.attempt == attempt)
+    }
+
+    fn start(&mut self, me: &ActorRef<Message>, id: ComponentId, attempt: u64) {
+        let Some(start) = self.warm(me, &id) else { return };
+        let me = me.clone();
+        tokio::spawn(async move {
+            let result = start.await.map(Box::new);
+            let _ = me.cast(Message::Started(id, attempt, result));
+        });
+    }
+
+    fn warm(
+        &self,
+        me: &ActorRef<Message>,
+        id: &ComponentId,
+    ) -> Option<impl Future<Output = Result<Warm, String>> + use<>> {
+        let planned = self.children.get(id)?.planned.clone();
+        let epoch = self.epochs.get(id).copied().unwrap_or(0) + 1;
+        let names = self.plane.snapshot.load().names.clone();
+        let deadline = self.settings.supervision.start_deadline;
+        Some(warm(me.get_cell(), self.plane.clone(), names, planned, epoch, deadline))
+    }
+
+    fn restart(
+        &mut self,
+        me: &ActorRef<Message>,
+        id: ComponentId,
+        reply: RpcReplyPort<Result<u64, String>>,
+    ) {
+        let Some(child) = self.children.get_mut(&id) else {
+            let _ = reply.send(Err(format!("no component {id}")));
+            return;
+        };
+        let planned = child.planned.clone();
+        let mut held = Claims::default();
+        planned.spec.claims(&mut held);
+        if child.live.is_some() && held.0.iter().any(|claim| !claim.lendable()) {
+            let me = me.clone();
+            tokio::spawn(async move {
+                let done = me.call(|port| Message::Exchange(planned, port), None).await;
+                let answer = match done {
+                    Ok(ractor::rpc::CallResult::Success(result)) => result.map(|()| 0),
+                    _ => Err("the supervisor did not answer".to_owned()),
+                };
+                let _ = reply.send(answer);
+            });
+            return;
+        }
+        child.attempt += 1;
+        let attempt = child.attempt;
+        let Some(start) = self.warm(me, &id) else { return };
+        let me = me.clone();
+        tokio::spawn(async move {
+            let result = start.await.map(Box::new);
+            let _ = me.cast(Message::Restarted(id, attempt, result, reply));
+        });
+    }
+
+    fn exchange(
+        &mut self,
+        me: &ActorRef<Message>,
+        planned: Planned,
+        reply: RpcReplyPort<Result<(), String>>,
+    ) {
+        let id = planned.id.clone();
+        let Some(child) = self.children.get_mut(&id) else {
+            let _ = reply.send(Err(format!("no component {id}")));
+            return;
+        };
+        child.attempt += 1;
+        let attempt = child.attempt;
+        let fallback = std::mem::replace(&mut child.planned, planned.clone());
+        let old = child.live.take();
+        let epoch = self.epochs.get(&id).copied().unwrap_or(0) + 1;
+        let (plane, me) = (self.plane.clone(), me.clone());
+        let names = plane.snapshot.load().names.clone();
+        let deadline = self.settings.supervision.start_deadline;
+        clear(&fallback, &names, Health::Starting);
+        tokio::spawn(async move {
+            if let Some(old) = old {
+                old.cancel.cancel();
+                let _ = old.actor.stop_and_wait(None, Some(Duration::from_secs(5))).await;
+                drop(old);
+                plane.vault.sweep(|_| false);
+            }
+            let start = |planned, epoch| {
+                warm(me.get_cell(), plane.clone(), names.clone(), planned, epoch, deadline)
+            };
+            let result = match start(planned, epoch).await {
+                Ok(warm) => Ok(warm),
+                Err(why) => Err((why, start(fallback, epoch).await.ok())),
+            };
+            let _ = me.cast(Message::Exchanged(Box::new(Exchanged { id, attempt, result, reply })));
+        });
+    }
+
+    fn exchanged(&mut self, me: &ActorRef<Message>, done: Exchanged) {
+        let Exchanged { id, attempt, result, reply } = done;
+        let answer = match (self.current(&id, attempt), result) {
+            (true, Ok(warm)) => {
+                self.adopt(me, warm, None);
+                Ok(())
+            }
+            (true, Err((why, Some(old)))) => {
+                self.adopt(me, old, None);
+                Err(format!("{why} (the previous options are in force again)"))
+            }
+            (true, Err((why, None))) => {
+                self.fail(me, &id, why.clone());
+                Err(why)
+            }
+            (false, Ok(warm) | Err((_, Some(warm)))) => {
+                warm.discard();
+                Err("the component changed meanwhile".to_owned())
+            }
+            (false, Err((why, None))) => Err(why),
+        };
+        let _ = reply.send(answer);
+    }
+
+    fn tick(&mut self, me: &ActorRef<Message>) {
+        me.send_after(self.settings.supervision.pulse, || Message::Tick);
+        if !self.stopping {
+            let silent: Vec<_> = self
+                .children
+                .iter_mut()
+                .filter_map(|(id, child)| child.is_silent().then(|| id.clone()))
+                .collect();
+            for id in silent {
+                self.fail(me, &id, "its worker loop gave no sign of life".to_owned());
+            }
+        }
+        if !self.draining.is_empty() {
+            self.drain();
+        }
+    }
+
+    fn drain(&mut self) {
+        let mut busy: HashSet<*const Incarnation> = HashSet::new();
+        for entry in self.plane.ledger.list() {
+            busy.insert(Arc::as_ptr(&entry.inbound));
+            busy.extend(entry.hops().iter().map(Arc::as_ptr));
+        }
+        let now = Instant::now();
+        let ledger = &self.plane.ledger;
+        self.draining.retain(|old| {
+            let life = &old.live.life;
+            let overdue = old.deadline.is_some_and(|deadline| now >= deadline);
+            if busy.contains(&Arc::as_ptr(life)) && !overdue {
+                return true;
+            }
+            if overdue {
+                ledger.cut_where(Cut::Removed, |entry| {
+                    Arc::ptr_eq(&entry.inbound, life) || entry.passes(|hop| std::ptr::eq(hop, &**life))
+                });
+            }
+            old.live.actor.stop(None);
+            false
+        });
+        self.sweep();
+    }
+
+    /// Closes listening sockets that nobody needs, sparing those of components that will be back.
+    fn sweep(&mut self) {
+        let mut spared = HashSet::new();
+        for child in self.children.values().filter(|child| child.live.is_none()) {
+            let mut claims = Claims::default();
+            child.planned.spec.claims(&mut claims);
+            spared.extend(claims.0.into_iter().filter_map(|claim| match claim {
+                Claim::TcpListen(addr, _) | Claim::UdpListen(addr, _) => Some(addr),
+                _ => None,
+            }));
+        }
+        let stopping = self.stopping;
+        self.plane.vault.sweep(|key| !stopping && spared.contains(&key.addr));
+    }
+
+    fn status(&self) -> Status {
+        let mut components: Vec<_> = self.children.values().map(Child::status).collect();
+        components.sort_by(|a, b| a.id.cmp(&b.id));
+        components.extend(self.draining.iter().map(|old| old.status.clone()));
+        Status {
+            generation: self.plane.snapshot.load().generation,
+            connections: self.plane.ledger.len(),
+            sockets: self.plane.vault.len(),
+            uptime: self.started.elapsed(),
+            components,
+        }
+    }
+}
