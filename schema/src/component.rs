@@ -85,6 +85,12 @@ impl Kind {
     }
 }
 
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A component with its type and tag, its options still undecoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RawComponent {
@@ -127,6 +133,9 @@ impl RawComponent {
     /// # Errors
     /// It is no object, or `type` or `tag` is no string.
     pub fn split(kind: Kind, index: usize, cursor: &Cursor<'_>) -> Result<Self, ConfigError> {
+        // The reference reads `null` as an object without members.
+        let empty = Node::object(cursor.node().span);
+        let cursor = &if cursor.node().is_null() { cursor.with_node(&empty) } else { *cursor };
         let mut object = ObjectCursor::new(cursor, kind.go_type())?;
         // Read in any case of letters but removed as written only, so that `Type` is an unknown field afterwards.
         let type_name = object.field::<String>("type");
@@ -148,6 +157,26 @@ impl RawComponent {
     #[must_use]
     pub fn span(&self) -> Span {
         self.options.span
+    }
+
+    /// The component with `type` and `tag` in front of its options.
+    #[must_use]
+    pub fn to_json_with(&self, options: serde_json::Value) -> serde_json::Value {
+        let mut out = crate::decode::Map::new();
+        out.insert("type".to_owned(), self.type_name.as_str().into());
+        if !self.tag.is_empty() {
+            out.insert("tag".to_owned(), self.tag.as_str().into());
+        }
+        if let serde_json::Value::Object(members) = options {
+            out.extend(members);
+        }
+        out.into()
+    }
+
+    /// The component as it was written.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        self.to_json_with(crate::json::to_json(&self.options))
     }
 
     /// The error for a type that no plugin has: the reference's words, with the nearest type that there is.

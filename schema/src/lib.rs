@@ -4,6 +4,7 @@
 //! A plugin declares its options with [`options!`] and reads them with [`RawOptions::parse`].
 
 pub mod component;
+mod config;
 pub mod decode;
 mod error;
 pub mod json;
@@ -12,8 +13,10 @@ pub mod notice;
 pub mod options;
 
 pub use component::{Kind, RawComponent, RawOptions};
-pub use decode::{Context, Field, Options};
+pub use config::Config;
+pub use decode::{Context, Field, Options, Secret};
 pub use error::{ConfigError, Stage};
+pub use json_schema::SchemaBuilder;
 pub use notice::{Deprecation, Notices};
 
 #[doc(hidden)]

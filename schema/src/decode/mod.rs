@@ -116,3 +116,25 @@ pub trait Check {
     /// The message of the violated rule, which is reported at the object.
     fn check(&self) -> Result<(), String>;
 }
+
+/// Drops members that hold nothing but empty objects and arrays, as the reference does before it prints.
+#[must_use]
+pub fn prune(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    fn is_empty(value: &Value) -> bool {
+        match value {
+            Value::Array(items) => items.iter().all(is_empty),
+            Value::Object(members) => members.values().all(is_empty),
+            _ => false,
+        }
+    }
+    match value {
+        Value::Object(members) => members
+            .into_iter()
+            .filter(|(_, v)| !is_empty(v))
+            .map(|(key, v)| (key, prune(v)))
+            .collect(),
+        Value::Array(items) => items.into_iter().map(prune).collect(),
+        other => other,
+    }
+}

@@ -12,6 +12,7 @@ pub struct ObjectCursor<'a> {
     object: &'a Object,
     taken: Vec<bool>,
     known: Vec<&'static str>,
+    splitting: bool,
     error: Option<(usize, ConfigError)>,
 }
 
@@ -27,7 +28,14 @@ impl<'a> ObjectCursor<'a> {
             .iter()
             .map(|m| cursor.is_pruned() && m.value.is_empty_container())
             .collect();
-        Ok(Self { cursor: *cursor, object, taken, known: Vec::new(), error: None })
+        Ok(Self {
+            cursor: *cursor,
+            object,
+            taken,
+            known: Vec::new(),
+            splitting: false,
+            error: None,
+        })
     }
 
     /// The place of the object.
@@ -44,7 +52,8 @@ impl<'a> ObjectCursor<'a> {
             let open = self.taken.get(i).is_some_and(|taken| !taken);
             if open && member.key.eq_ignore_ascii_case(key) {
                 found = Some((i, member));
-                if let Some(taken) = self.taken.get_mut(i) {
+                let remove = !self.splitting || member.key == key;
+                if let (Some(taken), true) = (self.taken.get_mut(i), remove) {
                     *taken = true;
                 }
             }
@@ -52,14 +61,30 @@ impl<'a> ObjectCursor<'a> {
         found
     }
 
+    /// From here on a member is read in any case of letters, but only the exact spelling counts as taken: where the
+    /// reference reads an object in several passes, it removes what a pass knows by its exact name, so that another spelling
+    /// is an unknown member of the last pass.
+    pub fn splitting(&mut self, on: bool) {
+        self.splitting = on;
+    }
+
     /// Takes a member. Absent, `null` and undecodable members give the absent value.
     pub fn field<T: Field>(&mut self, key: &'static str) -> T {
-        let Some((i, member)) = self.find(key) else { return T::absent() };
-        match T::decode_or_null(&self.cursor.member(&member.key, &member.value)) {
-            Ok(value) => value,
+        self.field_with(key, T::decode_or_null).unwrap_or_else(T::absent)
+    }
+
+    /// Takes a member with a decoder of one's own, which sees `null` too; `None` where it is absent or undecodable.
+    pub fn field_with<T>(
+        &mut self,
+        key: &'static str,
+        decode: impl FnOnce(&Cursor<'_>) -> Result<T, ConfigError>,
+    ) -> Option<T> {
+        let (i, member) = self.find(key)?;
+        match decode(&self.cursor.member(&member.key, &member.value)) {
+            Ok(value) => Some(value),
             Err(error) => {
                 self.keep(i, error);
-                T::absent()
+                None
             }
         }
     }
@@ -73,16 +98,6 @@ impl<'a> ObjectCursor<'a> {
         })
     }
 
-    /// Lets a member pass without decoding it.
-    pub fn skip(&mut self, key: &'static str) {
-        self.find(key);
-    }
-
-    /// Makes the names known for hints although another pass has taken them.
-    pub fn also_known(&mut self, keys: &[&'static str]) {
-        self.known.extend_from_slice(keys);
-    }
-
     /// Reports an error at the object itself, unless a member has one.
     pub fn refuse(&mut self, message: impl Into<String>) {
         if self.error.is_none() {
@@ -91,9 +106,15 @@ impl<'a> ObjectCursor<'a> {
         }
     }
 
-    /// The error kept so far, taken out; for decoders of several passes.
-    pub fn take_error(&mut self) -> Option<ConfigError> {
-        self.error.take().map(|(_, error)| error)
+    /// Ends one pass of several.
+    ///
+    /// # Errors
+    /// The first error of this pass in the order of the document.
+    pub fn end_pass(&mut self) -> Result<(), ConfigError> {
+        match self.error.take() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// Runs a rule between members if all of them decoded.

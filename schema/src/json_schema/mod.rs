@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+mod document;
+
+pub use document::{Described, document};
+
 use crate::decode::{Field, Map, Options};
 
 /// Collects definitions while types describe themselves.
@@ -111,6 +115,14 @@ impl<'a> ObjectSchema<'a> {
             out.insert("additionalProperties".to_owned(), false.into());
         }
         Value::Object(out)
+    }
+}
+
+impl ObjectSchema<'_> {
+    /// Adds `type` with this one value, and `tag`.
+    pub fn typed(&mut self, type_name: &str) {
+        self.constant("type", type_name);
+        self.property::<String>("tag", &["Name of the component."]);
     }
 }
 
