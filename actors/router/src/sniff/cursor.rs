@@ -54,9 +54,7 @@ impl<'a> Cursor<'a> {
             bytes
                 .iter()
                 .skip(1)
-                .fold(u64::from(first & 0x3f), |value, byte| {
-                    value << 8 | u64::from(*byte)
-                }),
+                .fold(u64::from(first & 0x3f), |value, byte| value << 8 | u64::from(*byte)),
         )
     }
 

@@ -23,11 +23,7 @@ impl<'a> List<'a> {
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = u16> + 'a {
-        self.0
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|pair| u16::from_be_bytes(*pair))
+        self.0.as_chunks::<2>().0.iter().map(|pair| u16::from_be_bytes(*pair))
     }
 
     pub(super) fn len(self) -> usize {
@@ -56,10 +52,7 @@ impl<'a> Hello<'a> {
     /// Reads the body of a ClientHello message, the four bytes of its header excluded. `None` when it is malformed.
     pub(super) fn parse(body: &'a [u8]) -> Option<Self> {
         let mut cursor = Cursor(body);
-        let mut hello = Self {
-            version: cursor.u16()?,
-            ..Self::default()
-        };
+        let mut hello = Self { version: cursor.u16()?, ..Self::default() };
         cursor.take(32)?;
         cursor.prefixed8()?;
         hello.cipher_suites = List::new(cursor.prefixed16()?)?;

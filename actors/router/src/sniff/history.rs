@@ -12,10 +12,7 @@ pub struct History {
 impl History {
     /// Nothing sniffed yet.
     pub const fn new() -> Self {
-        Self {
-            failed: None,
-            matched: false,
-        }
+        Self { failed: None, matched: false }
     }
 
     /// Notes the final answer of a sniff with this list as configured.
@@ -52,7 +49,5 @@ fn applies(sniffers: &[Sniffer], reads: fn(Sniffer) -> bool) -> bool {
 
 /// A number for the list and its order: exact up to 15 names (4 bits each), a mix beyond that.
 fn signature(sniffers: &[Sniffer]) -> u64 {
-    sniffers.iter().fold(1, |sum: u64, sniffer| {
-        sum.rotate_left(4) ^ (*sniffer as u64 + 1)
-    })
+    sniffers.iter().fold(1, |sum: u64, sniffer| sum.rotate_left(4) ^ (*sniffer as u64 + 1))
 }

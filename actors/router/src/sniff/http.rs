@@ -42,11 +42,7 @@ const MAX_LINE: usize = 16 << 10;
 /// Looks for a request.
 pub(super) fn sniff(buf: &[u8]) -> Outcome {
     let Some((line, mut rest)) = split_line(buf) else {
-        return if may_become_request(buf) {
-            Outcome::NeedMore
-        } else {
-            Outcome::NoMatch
-        };
+        return if may_become_request(buf) { Outcome::NeedMore } else { Outcome::NoMatch };
     };
     let Some((target, authority_form)) = request_line(line) else {
         return Outcome::NoMatch;
@@ -76,25 +72,15 @@ pub(super) fn sniff(buf: &[u8]) -> Outcome {
         }
         first = false;
     }
-    let host = if from_target.is_empty() {
-        host_header.unwrap_or_default()
-    } else {
-        from_target
-    };
-    Outcome::Match(Sniffed {
-        domain: domain(host),
-        ..Sniffed::bare(Sniffer::Http)
-    })
+    let host = if from_target.is_empty() { host_header.unwrap_or_default() } else { from_target };
+    Outcome::Match(Sniffed { domain: domain(host), ..Sniffed::bare(Sniffer::Http) })
 }
 
 /// Splits off a line, its end (LF or CR LF) removed; `None` when its end is not there yet.
 fn split_line(buf: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr(b'\n', buf)?;
     let line = buf.get(..end)?;
-    Some((
-        line.strip_suffix(b"\r").unwrap_or(line),
-        buf.get(end + 1..)?,
-    ))
+    Some((line.strip_suffix(b"\r").unwrap_or(line), buf.get(end + 1..)?))
 }
 
 fn memchr(byte: u8, buf: &[u8]) -> Option<usize> {
@@ -126,9 +112,7 @@ fn may_become_request(partial: &[u8]) -> bool {
         return false;
     }
     let Some((method, rest)) = split_space(partial) else {
-        return METHODS
-            .iter()
-            .any(|method| method.as_bytes().starts_with(partial));
+        return METHODS.iter().any(|method| method.as_bytes().starts_with(partial));
     };
     if !METHODS.iter().any(|known| known.as_bytes() == method) {
         return false;
@@ -139,13 +123,10 @@ fn may_become_request(partial: &[u8]) -> bool {
             let version = version.strip_suffix(b"\r").unwrap_or(version);
             is_target(target)
                 && version.len() <= 8
-                && version
-                    .iter()
-                    .zip(b"HTTP/0.0")
-                    .all(|(byte, form)| match form {
-                        b'0' => byte.is_ascii_digit(),
-                        _ => byte == form,
-                    })
+                && version.iter().zip(b"HTTP/0.0").all(|(byte, form)| match form {
+                    b'0' => byte.is_ascii_digit(),
+                    _ => byte == form,
+                })
         }
     }
 }
@@ -164,9 +145,7 @@ fn header(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, value) = (line.get(..colon)?, line.get(colon + 1..)?);
     // A space in the name is refused by servers, but the reference takes it; not as the first byte of the first line.
     let named = !name.is_empty() && name.iter().all(|byte| is_token(*byte) || *byte == b' ');
-    let valued = !value
-        .iter()
-        .any(|byte| byte.is_ascii_control() && *byte != b'\t');
+    let valued = !value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
     (named && valued && !name.starts_with(b" ")).then(|| (name, value.trim_ascii()))
 }
 
@@ -181,17 +160,13 @@ fn target_host(target: &[u8], authority_form: bool) -> Option<&[u8]> {
     let colon = memchr(b':', target)?;
     let (scheme, rest) = (target.get(..colon)?, target.get(colon + 1..)?);
     let is_scheme = scheme.first().is_some_and(u8::is_ascii_alphabetic)
-        && scheme
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
+        && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
     is_scheme.then(|| rest.strip_prefix(b"//").map_or(&[][..], authority))
 }
 
 /// The host and port of an authority: what comes before path and query, user information removed.
 fn authority(rest: &[u8]) -> &[u8] {
-    let end = rest
-        .iter()
-        .position(|byte| matches!(byte, b'/' | b'?' | b'#'));
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#'));
     let authority = rest.get(..end.unwrap_or(rest.len())).unwrap_or(rest);
     match authority.iter().rposition(|byte| *byte == b'@') {
         Some(at) => authority.get(at + 1..).unwrap_or_default(),
@@ -204,11 +179,7 @@ fn domain(host: &[u8]) -> Option<Box<str>> {
     let host = std::str::from_utf8(host).ok()?;
     let name = if let Some((inner, after)) = host.strip_prefix('[').and_then(|h| h.split_once(']'))
     {
-        if after.is_empty() || after.starts_with(':') {
-            inner
-        } else {
-            host
-        }
+        if after.is_empty() || after.starts_with(':') { inner } else { host }
     } else {
         match host.split_once(':') {
             // More than one colon without brackets: no port can be told apart.

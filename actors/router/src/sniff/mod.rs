@@ -61,23 +61,11 @@ pub enum Sniffer {
 
 impl Sniffer {
     /// The sniffers a stream gets when the rule names none, in order.
-    pub const STREAM: &'static [Self] = &[
-        Self::Tls,
-        Self::Http,
-        Self::Dns,
-        Self::BitTorrent,
-        Self::Ssh,
-        Self::Rdp,
-    ];
+    pub const STREAM: &'static [Self] =
+        &[Self::Tls, Self::Http, Self::Dns, Self::BitTorrent, Self::Ssh, Self::Rdp];
     /// The sniffers a packet flow gets when the rule names none, in order.
-    pub const PACKET: &'static [Self] = &[
-        Self::Dns,
-        Self::Quic,
-        Self::Stun,
-        Self::BitTorrent,
-        Self::Dtls,
-        Self::Ntp,
-    ];
+    pub const PACKET: &'static [Self] =
+        &[Self::Dns, Self::Quic, Self::Stun, Self::BitTorrent, Self::Dtls, Self::Ntp];
 
     /// The sniffer of that name in a configuration; `None` when there is no such sniffer.
     pub fn parse(name: &str) -> Option<Self> {
@@ -143,11 +131,7 @@ pub struct Sniffed {
 impl Sniffed {
     /// A protocol of which nothing more is known.
     const fn bare(protocol: Sniffer) -> Self {
-        Self {
-            protocol: protocol.name(),
-            domain: None,
-            client: None,
-        }
+        Self { protocol: protocol.name(), domain: None, client: None }
     }
 }
 
@@ -173,11 +157,7 @@ impl Outcome {
 /// The first sniffer that matches wins; if none does, one that needs more makes the answer [`Outcome::NeedMore`]. An empty list
 /// stands for [`Sniffer::STREAM`]; sniffers in it that read packets only are passed over.
 pub fn stream(sniffers: &[Sniffer], buf: &[u8]) -> Outcome {
-    let sniffers = if sniffers.is_empty() {
-        Sniffer::STREAM
-    } else {
-        sniffers
-    };
+    let sniffers = if sniffers.is_empty() { Sniffer::STREAM } else { sniffers };
     let mut need_more = false;
     for sniffer in sniffers {
         let outcome = match sniffer {
@@ -195,11 +175,7 @@ pub fn stream(sniffers: &[Sniffer], buf: &[u8]) -> Outcome {
             Outcome::NoMatch => {}
         }
     }
-    if need_more {
-        Outcome::NeedMore
-    } else {
-        Outcome::NoMatch
-    }
+    if need_more { Outcome::NeedMore } else { Outcome::NoMatch }
 }
 
 /// Judges the first datagrams of a packet flow.
@@ -214,10 +190,7 @@ pub struct PacketSniffer {
 impl PacketSniffer {
     /// A sniffer for a new flow; allocates nothing.
     pub const fn new() -> Self {
-        Self {
-            quic: None,
-            dns_ends_sniffing: false,
-        }
+        Self { quic: None, dns_ends_sniffing: false }
     }
 
     /// Compatibility with sing-box 1.12: there a datagram that parses as a DNS message but is no query (a response, or one
@@ -240,11 +213,7 @@ impl PacketSniffer {
             }
             return outcome;
         }
-        let sniffers = if sniffers.is_empty() {
-            Sniffer::PACKET
-        } else {
-            sniffers
-        };
+        let sniffers = if sniffers.is_empty() { Sniffer::PACKET } else { sniffers };
         for &sniffer in sniffers {
             let hit = match sniffer {
                 Sniffer::Dns => match dns::packet(datagram) {

@@ -9,11 +9,7 @@ const MAX_LINE: usize = 255;
 /// Looks for an identification string; the client is what follows `SSH-2.0-`.
 pub(super) fn sniff(buf: &[u8]) -> Outcome {
     let Some(rest) = buf.strip_prefix(PREFIX) else {
-        return if PREFIX.starts_with(buf) {
-            Outcome::NeedMore
-        } else {
-            Outcome::NoMatch
-        };
+        return if PREFIX.starts_with(buf) { Outcome::NeedMore } else { Outcome::NoMatch };
     };
     let limit = rest.len().min(MAX_LINE - PREFIX.len());
     let window = rest.get(..limit).unwrap_or(rest);

@@ -60,10 +60,7 @@ fn judge(body: Option<&[u8]>) -> Outcome {
     if hello.server_name.is_some_and(|name| name.ends_with(b".")) {
         return Outcome::NoMatch;
     }
-    Outcome::Match(Sniffed {
-        domain: domain(hello.server_name),
-        ..Sniffed::bare(Sniffer::Tls)
-    })
+    Outcome::Match(Sniffed { domain: domain(hello.server_name), ..Sniffed::bare(Sniffer::Tls) })
 }
 
 enum Record<'a> {

@@ -22,11 +22,7 @@ pub(super) fn client(hello: &Hello<'_>, layout: Layout) -> &'static str {
     }
     if layout.crypto > 1 || layout.ping > 0 {
         // Chromium scatters the ClientHello in one packet up to version 115 only; others imitate it.
-        return if is_chromium_115(hello) {
-            "chromium"
-        } else {
-            "quic-go"
-        };
+        return if is_chromium_115(hello) { "chromium" } else { "quic-go" };
     }
     "unknown"
 }
@@ -53,7 +49,7 @@ fn is_chromium_115(hello: &Hello<'_>) -> bool {
         && hello.has_exactly_extensions(&[0, 10, 13, 16, 27, 43, 45, 51, 57, 17513])
         && hello.groups.is(&[X25519, 23, 24])
         && hello.point_formats.is_empty()
-        && hello.signature_algorithms.is(&[
-            0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601, 0x0201,
-        ])
+        && hello
+            .signature_algorithms
+            .is(&[0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601, 0x0201])
 }

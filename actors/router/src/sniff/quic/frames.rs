@@ -44,19 +44,20 @@ impl<'a> Frames<'a> {
                 layout.crypto_first = is_crypto;
             }
             layout.crypto_last = is_crypto;
-            layout.frames += 1;
-            layout.solid += usize::from(!matches!(frame, Frame::Padding));
+            layout.frames += match frame {
+                Frame::Padding(run) => run,
+                Frame::Ping | Frame::Crypto(..) | Frame::Skipped => {
+                    layout.solid += 1;
+                    1
+                }
+            };
             layout.crypto += usize::from(is_crypto);
             layout.ping += usize::from(matches!(frame, Frame::Ping));
             if let Frame::Crypto(offset, data) = frame {
                 first.get_or_insert((offset, data));
             }
         }
-        Some(Self {
-            payload,
-            layout,
-            first,
-        })
+        Some(Self { payload, layout, first })
     }
 
     pub(super) const fn layout(&self) -> Layout {
@@ -101,7 +102,8 @@ pub(super) fn hello_len(stream: &[u8]) -> Option<Option<usize>> {
 }
 
 enum Frame<'a> {
-    Padding,
+    /// A run of that many PADDING frames, of one byte each.
+    Padding(usize),
     Ping,
     Crypto(u64, &'a [u8]),
     /// ACK or CONNECTION_CLOSE, which say nothing here.
@@ -111,7 +113,13 @@ enum Frame<'a> {
 impl<'a> Frame<'a> {
     fn next(cursor: &mut Cursor<'a>) -> Option<Self> {
         match cursor.u8()? {
-            PADDING => Some(Self::Padding),
+            PADDING => {
+                let rest = cursor.0;
+                let more = rest.iter().position(|byte| *byte != PADDING);
+                let more = more.unwrap_or(rest.len());
+                cursor.take(more)?;
+                Some(Self::Padding(1 + more))
+            }
             PING => Some(Self::Ping),
             kind @ (ACK | ACK_ECN) => {
                 let _largest = cursor.varint()?;

@@ -29,10 +29,7 @@ pub(super) enum First {
 
 /// What is known when the ClientHello cannot be had: `quic`, by Chromium, the client that is known to split it.
 pub(super) fn unfinished() -> Sniffed {
-    Sniffed {
-        client: Some("chromium".into()),
-        ..Sniffed::bare(Sniffer::Quic)
-    }
+    Sniffed { client: Some("chromium".into()), ..Sniffed::bare(Sniffer::Quic) }
 }
 
 /// Judges the first datagram of a flow.
@@ -52,11 +49,7 @@ pub(super) fn first(datagram: &[u8]) -> First {
     if let Some(message) = frames.whole_hello() {
         return First::Match(judge_alone(message, &frames));
     }
-    let mut assembly = Box::new(Assembly {
-        keys,
-        stream: CryptoStream::new(),
-        datagrams: 1,
-    });
+    let mut assembly = Box::new(Assembly { keys, stream: CryptoStream::new(), datagrams: 1 });
     match assembly.stream.add(&frames) {
         Progress::Complete(message) => return First::Match(judge_alone(message, &frames)),
         Progress::Failed => return First::Match(unfinished()),
@@ -82,10 +75,7 @@ fn judge_alone(message: &[u8], frames: &Frames<'_>) -> Sniffed {
 
 /// A ClientHello that came in several packets: that alone passes for Chromium.
 fn judge_split(message: &[u8]) -> Sniffed {
-    Sniffed {
-        domain: parse(message).and_then(|hello| domain(hello.server_name)),
-        ..unfinished()
-    }
+    Sniffed { domain: parse(message).and_then(|hello| domain(hello.server_name)), ..unfinished() }
 }
 
 fn parse(message: &[u8]) -> Option<Hello<'_>> {

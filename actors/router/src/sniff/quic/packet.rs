@@ -95,12 +95,7 @@ fn parse(datagram: &[u8]) -> Option<(Packet<'_>, &[u8])> {
     let number_at = datagram.len() - cursor.0.len();
     let (bytes, rest) = datagram.split_at_checked(number_at.checked_add(len)?)?;
     let packet = if kind == initial {
-        Packet::Initial(Initial {
-            version,
-            dcid,
-            bytes,
-            number_at,
-        })
+        Packet::Initial(Initial { version, dcid, bytes, number_at })
     } else {
         Packet::Other
     };

@@ -43,9 +43,7 @@ pub(super) struct InitialKeys {
 
 impl fmt::Debug for InitialKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InitialKeys")
-            .field("version", &self.version)
-            .finish_non_exhaustive()
+        f.debug_struct("InitialKeys").field("version", &self.version).finish_non_exhaustive()
     }
 }
 
@@ -96,11 +94,7 @@ impl InitialKeys {
         let number_len = usize::from(*first & 3) + 1;
         let payload_at = number_at + number_len;
         let mut number = 0u32;
-        for (byte, mask) in bytes
-            .get_mut(number_at..payload_at)?
-            .iter_mut()
-            .zip(number_mask)
-        {
+        for (byte, mask) in bytes.get_mut(number_at..payload_at)?.iter_mut().zip(number_mask) {
             *byte ^= mask;
             number = number << 8 | u32::from(*byte);
         }
@@ -110,11 +104,7 @@ impl InitialKeys {
         }
         let (head, payload) = bytes.split_at_mut_checked(payload_at)?;
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let len = self
-            .payload
-            .open_in_place(nonce, Aad::from(&*head), payload)
-            .ok()?
-            .len();
+        let len = self.payload.open_in_place(nonce, Aad::from(&*head), payload).ok()?.len();
         bytes.truncate(payload_at + len);
         bytes.drain(..payload_at);
         Some(bytes)
@@ -127,16 +117,8 @@ struct Labels {
     header: &'static str,
 }
 
-const LABELS_V1: Labels = Labels {
-    key: "quic key",
-    iv: "quic iv",
-    header: "quic hp",
-};
-const LABELS_V2: Labels = Labels {
-    key: "quicv2 key",
-    iv: "quicv2 iv",
-    header: "quicv2 hp",
-};
+const LABELS_V1: Labels = Labels { key: "quic key", iv: "quic iv", header: "quic hp" };
+const LABELS_V2: Labels = Labels { key: "quicv2 key", iv: "quicv2 iv", header: "quicv2 hp" };
 
 struct Len(usize);
 

@@ -36,10 +36,7 @@ impl std::fmt::Debug for CryptoStream {
 
 impl CryptoStream {
     pub(super) const fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            have: [0; WORDS],
-        }
+        Self { bytes: Vec::new(), have: [0; WORDS] }
     }
 
     /// Forgets everything.
@@ -60,9 +57,7 @@ impl CryptoStream {
             None => Progress::Failed,
             Some(None) => Progress::Partial,
             Some(Some(len)) if len > MAX_STREAM => Progress::Failed,
-            Some(Some(len)) => ready
-                .get(..len)
-                .map_or(Progress::Partial, Progress::Complete),
+            Some(Some(len)) => ready.get(..len).map_or(Progress::Partial, Progress::Complete),
         }
     }
 

@@ -6,40 +6,19 @@ use crate::sniff::Outcome::{NeedMore, NoMatch};
 #[test]
 fn http_hosts() {
     for (request, host) in [
-        (
-            "GET / HTTP/1.1\r\nHost: www.google.com\r\nAccept: */*\r\n\r\n",
-            "www.google.com",
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: www.gov.cn:8080\r\nAccept: */*\r\n\r\n",
-            "www.gov.cn",
-        ),
-        (
-            "GET / HTTP/1.1\nhost:  spaced.example \n\n",
-            "spaced.example",
-        ),
+        ("GET / HTTP/1.1\r\nHost: www.google.com\r\nAccept: */*\r\n\r\n", "www.google.com"),
+        ("GET / HTTP/1.1\r\nHost: www.gov.cn:8080\r\nAccept: */*\r\n\r\n", "www.gov.cn"),
+        ("GET / HTTP/1.1\nhost:  spaced.example \n\n", "spaced.example"),
         ("GET / HTTP/1.0\r\n\r\n", ""),
         ("GET / HTTP/1.1\r\nHost:\r\n\r\n", ""),
-        (
-            "GET / HTTP/1.1\r\nA: b\r\n folded: c\r\nHost: x.example\r\n\r\n",
-            "x.example",
-        ),
+        ("GET / HTTP/1.1\r\nA: b\r\n folded: c\r\nHost: x.example\r\n\r\n", "x.example"),
         (
             "GET http://user:pw@proxy.example:81/a@b HTTP/1.1\r\nHost: other\r\n\r\n",
             "proxy.example",
         ),
-        (
-            "CONNECT tunnel.example:443 HTTP/1.1\r\nHost: other\r\n\r\n",
-            "tunnel.example",
-        ),
-        (
-            "CONNECT /path HTTP/1.1\r\nHost: h.example\r\n\r\n",
-            "h.example",
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: [2001:DB8:0::1]:8080\r\n\r\n",
-            "2001:db8::1",
-        ),
+        ("CONNECT tunnel.example:443 HTTP/1.1\r\nHost: other\r\n\r\n", "tunnel.example"),
+        ("CONNECT /path HTTP/1.1\r\nHost: h.example\r\n\r\n", "h.example"),
+        ("GET / HTTP/1.1\r\nHost: [2001:DB8:0::1]:8080\r\n\r\n", "2001:db8::1"),
         ("GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n", "::1"),
         ("GET / HTTP/1.1\r\nHost: 192.0.2.1:80\r\n\r\n", "192.0.2.1"),
         ("GET / HTTP/1.1\r\nHost: a:b:c\r\n\r\n", "a:b:c"),
@@ -78,11 +57,7 @@ fn what_is_not_http() {
         "GET / HTTX",
         "GET / HTTP/1.1x",
     ] {
-        assert_eq!(
-            stream(&[Sniffer::Http], bytes.as_bytes()),
-            NoMatch,
-            "{bytes:?}"
-        );
+        assert_eq!(stream(&[Sniffer::Http], bytes.as_bytes()), NoMatch, "{bytes:?}");
     }
     let endless = format!("GET /{}", "a".repeat(20 << 10));
     assert_eq!(stream(&[Sniffer::Http], endless.as_bytes()), NoMatch);
@@ -191,34 +166,19 @@ fn dns_messages() {
 #[test]
 fn small_datagrams() {
     let sniff = |sniffer, hex: &str| packet(&[sniffer], &unhex(hex)) != NoMatch;
-    assert!(!sniff(
-        Sniffer::Stun,
-        "000100002112a44224b1a025d0c180c4843413"
-    ));
-    assert!(!sniff(
-        Sniffer::Stun,
-        "000100042112a44224b1a025d0c180c484341306"
-    ));
-    assert!(!sniff(
-        Sniffer::Stun,
-        "000100002112a44324b1a025d0c180c484341306"
-    ));
+    assert!(!sniff(Sniffer::Stun, "000100002112a44224b1a025d0c180c4843413"));
+    assert!(!sniff(Sniffer::Stun, "000100042112a44224b1a025d0c180c484341306"));
+    assert!(!sniff(Sniffer::Stun, "000100002112a44324b1a025d0c180c484341306"));
     let zeros = |n: usize| "00".repeat(n);
     assert!(sniff(Sniffer::Ntp, &format!("23{}", zeros(47))));
     assert!(!sniff(Sniffer::Ntp, &format!("23{}", zeros(46))));
     assert!(!sniff(Sniffer::Ntp, &format!("24{}", zeros(47))), "server");
     assert!(!sniff(Sniffer::Ntp, &format!("13{}", zeros(47))), "NTPv2");
-    assert!(!sniff(
-        Sniffer::Ntp,
-        &format!("2300000000100001{}", zeros(40))
-    ));
+    assert!(!sniff(Sniffer::Ntp, &format!("2300000000100001{}", zeros(40))));
     assert!(sniff(Sniffer::Dtls, &format!("19fefd{}", zeros(10))));
     assert!(!sniff(Sniffer::Dtls, &format!("18fefd{}", zeros(10))));
     assert!(!sniff(Sniffer::Dtls, &format!("16fefc{}", zeros(10))));
     assert!(!sniff(Sniffer::Dtls, &format!("16fefd{}", zeros(9))));
-    assert!(!sniff(
-        Sniffer::BitTorrent,
-        "000004172710198000000001000000000000"
-    ));
+    assert!(!sniff(Sniffer::BitTorrent, "000004172710198000000001000000000000"));
     assert!(!sniff(Sniffer::BitTorrent, &format!("51{}", zeros(19))));
 }

@@ -45,11 +45,7 @@ fn samples(name: &str) -> Vec<Vec<u8>> {
 
 fn matched(protocol: &'static str, domain: &str, client: &str) -> Outcome {
     let some = |text: &str| (!text.is_empty()).then(|| text.into());
-    Outcome::Match(Sniffed {
-        protocol,
-        domain: some(domain),
-        client: some(client),
-    })
+    Outcome::Match(Sniffed { protocol, domain: some(domain), client: some(client) })
 }
 
 /// One datagram to a fresh sniffer.

@@ -94,24 +94,11 @@ fn layouts_and_clients() {
         (padded(whole.clone(), 0, 40), "unknown"),
         (padded(whole.clone(), 40, 0), "quic-go"),
         (padded(whole.clone(), 40, 40), "unknown"),
-        (
-            [crypto(700, b), vec![0; 9], crypto(0, a)].concat(),
-            "quic-go",
-        ),
+        ([crypto(700, b), vec![0; 9], crypto(0, a)].concat(), "quic-go"),
         ([vec![1], whole.clone(), vec![0; 9]].concat(), "quic-go"),
         // ACK with one range, ACK with ECN counts, CONNECTION_CLOSE with a reason.
-        (
-            [vec![2, 5, 0, 1, 0, 1, 1], whole.clone(), vec![0; 9]].concat(),
-            "unknown",
-        ),
-        (
-            [
-                vec![3, 5, 0, 0, 0, 1, 2, 3, 0x1c, 0, 6, 2, b'h', b'i'],
-                whole,
-            ]
-            .concat(),
-            "unknown",
-        ),
+        ([vec![2, 5, 0, 1, 0, 1, 1], whole.clone(), vec![0; 9]].concat(), "unknown"),
+        ([vec![3, 5, 0, 0, 0, 1, 2, 3, 0x1c, 0, 6, 2, b'h', b'i'], whole].concat(), "unknown"),
     ] {
         assert_eq!(
             packet(&[], &seal(DCID, 1, &payload)),

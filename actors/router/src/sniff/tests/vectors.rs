@@ -51,11 +51,7 @@ fn quic_of_real_clients() {
                 let partial = sniffer.partial().map(Outcome::Match);
                 assert_eq!(partial, Some(matched("quic", "", "chromium")), "{file}");
             }
-            assert_eq!(
-                sniffer.push(list, last),
-                matched("quic", domain, client),
-                "{file}"
-            );
+            assert_eq!(sniffer.push(list, last), matched("quic", domain, client), "{file}");
             assert_eq!(sniffer.partial(), None);
         }
     }
@@ -70,10 +66,7 @@ fn quic_datagrams_in_any_order() {
     for datagram in [&datagrams[0], &datagrams[0], &datagrams[1]] {
         assert_eq!(sniffer.push(&[], datagram), Outcome::NeedMore);
     }
-    assert_eq!(
-        sniffer.push(&[], &datagrams[2]),
-        matched("quic", "www.google.com", "chromium")
-    );
+    assert_eq!(sniffer.push(&[], &datagrams[2]), matched("quic", "www.google.com", "chromium"));
 }
 
 #[test]
