@@ -65,6 +65,7 @@ async fn serve(mut stream: TcpStream, seen: Arc<Counters>) {
     while let Ok(Some(request)) = read_message(&mut stream, &mut buffer, Side::Request).await {
         seen.received.fetch_add(request.body.len() as u64, Ordering::Relaxed);
         let path = request.start.split(' ').nth(1).unwrap_or("/");
+        let path = path.split('?').next().unwrap_or(path);
         let mut close = request.header("connection").is_some_and(|v| v.contains("close"));
         let (status, body) = match path.split('/').collect::<Vec<_>>()[..] {
             ["", ""] => (200, HELLO.as_bytes().to_vec()),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::origin::Origin;
 use super::pattern::{Digest, Pattern};
@@ -83,7 +84,8 @@ impl Naming {
     }
 }
 
-/// Ping-pong, bulk and half-close over TCP.
+/// Ping-pong, bulk both ways and each way over TCP, with the client's direction ending first in
+/// the upload. What follows the *server's* end is [`server_ends_first`].
 ///
 /// # Errors
 /// The first thing that went wrong, named.
@@ -92,12 +94,11 @@ pub async fn tcp(via: &Via, origins: &Origins, naming: Naming) -> Result<()> {
     tcp_ping_pong(via, &target(&origins.echo)).await.context("TCP ping-pong")?;
     tcp_bulk(via, &target(&origins.echo), BULK).await.context("TCP bulk, both ways at once")?;
     tcp_upload(via, &target(&origins.sink), BULK).await.context("TCP upload, client ends first")?;
-    tcp_download(via, &origins.source, &target(&origins.source), BULK)
-        .await
-        .context("TCP download, server ends first")
+    tcp_download(via, &target(&origins.source), BULK).await.context("TCP download")?;
+    Ok(())
 }
 
-/// Ping-pong, numbers and sizes over UDP, up to the largest datagram.
+/// Ping-pong, numbers and sizes over UDP, up to 4096 bytes. The largest datagram is [`udp_largest`].
 ///
 /// # Errors
 /// The first thing that went wrong, named.
@@ -105,12 +106,20 @@ pub async fn udp(via: &Via, origins: &Origins, naming: Naming) -> Result<()> {
     let target = naming.target(origins.udp.addr());
     udp_ping_pong(via, &target).await.context("UDP ping-pong")?;
     udp_many(via, &target, 50, 1500).await.context("UDP 50 × 1500")?;
-    udp_size(via, &target, 4096).await.context("UDP 4096")?;
-    let largest = UDP_MAX - via.datagram_overhead(&target);
-    udp_size(via, &target, largest).await.with_context(|| format!("UDP {largest}"))
+    udp_size(via, &target, 4096).await.context("UDP 4096")
 }
 
-/// Everything: [`tcp`], then [`udp`].
+/// The largest datagram that fits behind the header of `via`. The reference cuts at 16 KiB.
+///
+/// # Errors
+/// When it does not come back whole.
+pub async fn udp_largest(via: &Via, origins: &Origins, naming: Naming) -> Result<()> {
+    let target = naming.target(origins.udp.addr());
+    let size = UDP_MAX - via.datagram_overhead(&target);
+    udp_size(via, &target, size).await.with_context(|| format!("UDP {size}"))
+}
+
+/// [`tcp`], then [`udp`].
 ///
 /// # Errors
 /// The first thing that went wrong, named.
@@ -196,13 +205,11 @@ pub async fn tcp_upload(via: &Via, sink: &Target, len: u64) -> Result<()> {
     Ok(())
 }
 
-/// Has a source send `len` bytes and end its direction, compares the digest, and then still
-/// sends something the other way, which must arrive.
+/// Has a source send `len` bytes and end its direction, and compares the digest.
 ///
 /// # Errors
-/// When bytes are missing or wrong, or the client's direction died with the server's.
-pub async fn tcp_download(via: &Via, origin: &Origin, source: &Target, len: u64) -> Result<()> {
-    let before = origin.counters().received();
+/// When bytes are missing or wrong.
+pub async fn tcp_download(via: &Via, source: &Target, len: u64) -> Result<TcpStream> {
     let mut stream = via.tcp(source).await?;
     let seed = fresh_seed();
     let mut order = len.to_be_bytes().to_vec();
@@ -219,11 +226,22 @@ pub async fn tcp_download(via: &Via, origin: &Origin, source: &Target, len: u64)
     }
     ensure!(got == len, "{got} of {len} bytes came");
     ensure!(digest.value() == Pattern::digest(seed, len), "the digest differs");
+    Ok(stream)
+}
 
+/// Half-close from the far side: after the server has ended its direction, the client still
+/// sends something, which must arrive. The reference keeps this through HTTP CONNECT only; its
+/// SOCKS inbound closes both directions at once.
+///
+/// # Errors
+/// When the client's direction died with the server's.
+pub async fn server_ends_first(via: &Via, source: &Origin, naming: Naming) -> Result<()> {
+    let before = source.counters().received();
+    let mut stream = tcp_download(via, &naming.target(source.addr()), 100_000).await?;
     stream.write_all(b"still here").await.context("send after the server's end")?;
     stream.shutdown().await?;
-    let end = Instant::now() + STEP;
-    while origin.counters().received() < before + 10 {
+    let end = Instant::now() + Duration::from_secs(3);
+    while source.counters().received() < before + 10 {
         if Instant::now() > end {
             bail!("what was sent after the server's end did not arrive");
         }
@@ -277,7 +295,7 @@ pub async fn udp_size(via: &Via, echo: &Target, size: usize) -> Result<()> {
     let datagrams = via.udp(echo).await?;
     let payload = Pattern::new(fresh_seed()).take(size);
     datagrams.send(&payload).await?;
-    let answer = within("answer", STEP, datagrams.recv()).await?;
+    let answer = within("answer", Duration::from_secs(3), datagrams.recv()).await?;
     ensure!(answer == payload, "{size} bytes came back as {} or changed", answer.len());
     Ok(())
 }

@@ -32,6 +32,8 @@ fn pinned_peers_are_what_they_say() -> Result<()> {
 async fn suites_pass_without_a_proxy() -> Result<()> {
     for origins in [Origins::v4().await?, Origins::v6().await?] {
         suite::full(&Via::Direct, &origins, Naming::Address).await?;
+        suite::udp_largest(&Via::Direct, &origins, Naming::Address).await?;
+        suite::server_ends_first(&Via::Direct, &origins.source, Naming::Address).await?;
     }
     Ok(())
 }

@@ -1,0 +1,9 @@
+//! The main job on real traffic: every inbound and outbound of the base set, by curl and by our
+//! own clients, alone, chained with the reference, and compared with it.
+
+mod by_curl;
+mod chained;
+mod compared;
+mod raw;
+mod stage;
+mod suites;
