@@ -1,0 +1,299 @@
+//! From configuration files to a blueprint that the kernel can put in force.
+//!
+//! ```text
+//! files → Loaded (merged tree) → Config (typed sections) → Blueprint (specs, rules, settings)
+//! ```
+//! Everything that is wrong and can be found without touching the system is found here, so that
+//! `check` and a reload report the same things.
+
+mod components;
+mod unsupported;
+
+use std::{collections::BTreeMap, io, sync::Arc};
+
+use crosspoint_kernel::{
+    BuildError, Kind, Tag,
+    component::Dep,
+    resolve::Strategy,
+    snapshot::{DomainResolver, RouteDefaults},
+    supervise::{Assembly, Blueprint, LoadError, Planned, Settings, Supervision, validate},
+};
+use crosspoint_schema::{
+    ConfigError,
+    config::Config,
+    decode::Context,
+    json::{self, Loaded, Node},
+    notice::Deprecation,
+    options::{CrosspointOptions, DomainStrategy, RouteOptions},
+};
+
+use crate::logging;
+
+/// What `crosspoint` runs without a configuration: a mixed SOCKS/HTTP inbound on loopback.
+pub const EMBEDDED: &str = include_str!("../../examples/default.json");
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Input {
+    /// Files of `-c`, in the order given; `stdin` stands for `stdin`.
+    pub files: Vec<String>,
+    /// Directories of `-C`.
+    pub directories: Vec<String>,
+    /// What standard input held: it can be read once only, and a reload reads it again.
+    pub stdin: Option<Arc<[u8]>>,
+    /// Use [`EMBEDDED`] and no file.
+    pub embedded: bool,
+    /// `--strict`: as if the configuration said `crosspoint.strict`.
+    pub strict: bool,
+}
+
+/// Why a configuration cannot be used. Displays as the text behind `FATAL[0000] `.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Files cannot be read, parsed or merged.
+    #[error(transparent)]
+    Load(#[from] json::LoadError),
+    /// Something in it is wrong.
+    #[error(transparent)]
+    Config(#[from] Box<ConfigError>),
+    /// A deprecated feature is used whose environment variable is not set.
+    #[error("{}", .0.refusal())]
+    Deprecated(&'static Deprecation),
+    /// What the reference finds only at start.
+    #[error("start service: {0}")]
+    Start(String),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(Box::new(error))
+    }
+}
+
+/// A configuration whose sections are decoded and whose components are not.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The sections.
+    pub config: Config,
+    /// Places and deprecation notices.
+    pub cx: Context,
+    /// Each file by itself, for `format`.
+    pub files: Vec<(String, Node)>,
+    /// The merged tree.
+    pub root: Node,
+}
+
+/// Reads and decodes.
+///
+/// # Errors
+/// See [`Failure`].
+pub fn decode(input: &Input) -> Result<Decoded, Failure> {
+    let Loaded { sources, files, root } = if input.embedded {
+        Loaded::from_text("(embedded default)", EMBEDDED)?
+    } else {
+        json::Loader {
+            files: input.files.clone(),
+            directories: input.directories.clone(),
+            stdin: &mut || match &input.stdin {
+                Some(bytes) => Ok(bytes.to_vec()),
+                None => Err(io::Error::new(io::ErrorKind::NotFound, "standard input was not read")),
+            },
+        }
+        .load()?
+    };
+    let cx = Context::new(sources);
+    if files.len() > 1 {
+        // The reference decodes each file strictly before it merges them.
+        for (_, node) in &files {
+            Config::decode(node, &cx)?;
+        }
+    }
+    let config = Config::decode(&root, &cx)?;
+    Ok(Decoded { config, cx, files, root })
+}
+
+/// Logs every deprecated feature in use, once per process, and refuses those that the reference
+/// refuses (parity/semantics.md §3.5).
+fn notices(cx: &Context) -> Result<(), Failure> {
+    for notice in cx.notices.list() {
+        let refused = notice.refused(std::env::var(notice.env_name()).ok().as_deref());
+        logging::deprecated(notice, refused);
+        if refused {
+            return Err(Failure::Deprecated(notice));
+        }
+    }
+    Ok(())
+}
+
+/// A configuration with everything parsed.
+struct Parsed {
+    decoded: Decoded,
+    components: Vec<Planned>,
+    route: RouteOptions,
+    log: logging::Settings,
+}
+
+fn parse(input: &Input, extra: Vec<Planned>) -> Result<Parsed, Failure> {
+    let decoded = decode(input)?;
+    let log = logging::Settings::new(decoded.config.log.as_ref())
+        .map_err(|why| ConfigError::create("create log factory", why))?;
+    unsupported::refuse(&decoded)?;
+    let parsed = components::parse(&decoded);
+    // A deprecated feature is reported even when something else is wrong, as in the reference.
+    notices(&decoded.cx)?;
+    let mut components = parsed?;
+    components.extend(extra);
+    let route = decoded.config.route.clone().unwrap_or_default();
+    Ok(Parsed { decoded, components, route, log })
+}
+
+/// Reads the configuration and makes a blueprint of it. `extra` are components of the daemon itself
+/// (control socket, file watch).
+///
+/// # Errors
+/// See [`Failure`].
+pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failure> {
+    let Parsed { decoded, components, route, log } = parse(input, extra)?;
+    let config = &decoded.config;
+    let own = config.crosspoint.clone().unwrap_or_default();
+    let default_outbound = default_outbound(config, &route, &components);
+    let rules = crosspoint_router::Rules::compile(&route, config)?;
+    let resolver = crosspoint_resolver::Plan::compile(config.dns.as_ref())?;
+    let mut references = rules.references();
+    references.extend(resolver.references());
+    let defaults = route_defaults(&route);
+    if let Some(resolver) = &defaults.domain_resolver {
+        references.push((
+            Dep::DnsServer(resolver.server.clone()),
+            "route.default_domain_resolver".to_owned(),
+        ));
+    }
+    let blueprint = Blueprint {
+        components,
+        references,
+        default_outbound,
+        assemble: Box::new(move |names| {
+            Ok(Assembly {
+                routes: rules.bind(names).map_err(BuildError::options)?,
+                resolver: resolver.bind(names),
+                defaults,
+            })
+        }),
+        settings: settings(&own, input.strict),
+        shared: shared(config),
+        on_commit: Box::new(move || log.apply()),
+    };
+    validate(&blueprint).map_err(Failure::Start)?;
+    Ok(blueprint)
+}
+
+/// A loader for the kernel: the same, with the error as text.
+pub fn loader(
+    input: Input,
+    extra: impl Fn() -> Vec<Planned> + Send + Sync + 'static,
+) -> crosspoint_kernel::supervise::Loader {
+    Arc::new(move || blueprint(&input, extra()).map_err(|error| LoadError(error.to_string())))
+}
+
+/// What `check` does: everything but building.
+///
+/// # Errors
+/// See [`Failure`].
+pub fn check(input: &Input) -> Result<(), Failure> {
+    blueprint(input, Vec::new()).map(drop)
+}
+
+/// What `format` prints for one tree: the canonical form.
+///
+/// # Errors
+/// See [`Failure`].
+pub fn canonical(root: &Node, cx: &Context) -> Result<serde_json::Value, Failure> {
+    let config = Config::decode(root, cx)?;
+    let mut failure = None;
+    let value = config.canonical(|raw| match components::spec(raw, cx) {
+        Ok((_, spec)) => serde_json::Value::Object(spec.canonical()),
+        // `format` only decodes: what decodes but cannot be made is printed as it was written.
+        Err(error) if !error.is_decode() => json::to_json(&raw.options),
+        Err(error) => {
+            failure.get_or_insert(error);
+            serde_json::Value::Null
+        }
+    });
+    match failure {
+        Some(error) => Err(error.into()),
+        None => Ok(value),
+    }
+}
+
+/// `route.final`, else the first outbound, else the built-in direct one.
+fn default_outbound(config: &Config, route: &RouteOptions, components: &[Planned]) -> Option<Tag> {
+    if !route.final_outbound.is_empty() {
+        return Some(route.final_outbound.as_str().into());
+    }
+    match config.outbounds.first() {
+        Some(first) => Some(first.label().into()),
+        None => components
+            .iter()
+            .find(|c| c.id.kind == Kind::Outbound && c.path.is_empty())
+            .map(|c| c.id.tag.clone()),
+    }
+}
+
+fn route_defaults(route: &RouteOptions) -> RouteDefaults {
+    RouteDefaults {
+        auto_detect_interface: route.auto_detect_interface,
+        interface: (!route.default_interface.is_empty())
+            .then(|| route.default_interface.as_str().into()),
+        mark: route.default_mark.get(),
+        fallback_delay: Some(route.default_fallback_delay.get()).filter(|delay| !delay.is_zero()),
+        domain_resolver: route.default_domain_resolver.as_ref().map(|resolver| DomainResolver {
+            server: resolver.server.as_str().into(),
+            strategy: strategy(resolver.strategy),
+            disable_cache: resolver.disable_cache,
+        }),
+    }
+}
+
+fn strategy(strategy: DomainStrategy) -> Option<Strategy> {
+    match strategy {
+        DomainStrategy::AsIs => None,
+        DomainStrategy::PreferIpv4 => Some(Strategy::PreferIpv4),
+        DomainStrategy::PreferIpv6 => Some(Strategy::PreferIpv6),
+        DomainStrategy::Ipv4Only => Some(Strategy::Ipv4Only),
+        DomainStrategy::Ipv6Only => Some(Strategy::Ipv6Only),
+    }
+}
+
+fn settings(own: &CrosspointOptions, strict: bool) -> Settings {
+    let supervision = own.supervision();
+    Settings {
+        supervision: Supervision {
+            backoff_min: supervision.backoff_min(),
+            backoff_max: supervision.backoff_max(),
+            max_restarts: supervision.max_restarts(),
+            window: supervision.window(),
+            reset_after: supervision.reset_after(),
+            pulse: supervision.pulse(),
+            ..Supervision::default()
+        },
+        drain: own.drain_timeout(),
+        strict: strict || own.strict,
+    }
+}
+
+/// Canonical text of the sections that are no components.
+fn shared(config: &Config) -> BTreeMap<&'static str, serde_json::Value> {
+    let mut bare = config.clone();
+    bare.inbounds.clear();
+    bare.outbounds.clear();
+    bare.endpoints.clear();
+    bare.services.clear();
+    if let Some(dns) = &mut bare.dns {
+        dns.servers.clear();
+    }
+    let sections = bare.canonical(|_| serde_json::Value::Null);
+    ["log", "dns", "ntp", "certificate", "route", "experimental", "crosspoint"]
+        .into_iter()
+        .filter_map(|key| Some((key, sections.get(key)?.clone())))
+        .collect()
+}

@@ -1,0 +1,39 @@
+//! Sections that decode but that this build cannot do yet: a clear error, never silence.
+
+use crosspoint_schema::ConfigError;
+
+use super::Decoded;
+
+/// Refuses the first section that would be ignored.
+pub(super) fn refuse(decoded: &Decoded) -> Result<(), ConfigError> {
+    let config = &decoded.config;
+    let not_built = |path: &str, what: &str| {
+        Err(ConfigError::create(path, format!("{what} is not in this build")))
+    };
+    if config.ntp.as_ref().is_some_and(|ntp| ntp.enabled) {
+        return not_built("ntp", "the NTP client");
+    }
+    if config.certificate.as_ref().is_some_and(|c| *c != Default::default()) {
+        return not_built("certificate", "the certificate store");
+    }
+    let Some(experimental) = &config.experimental else { return Ok(()) };
+    if experimental.cache_file.as_ref().is_some_and(|cache| cache.enabled) {
+        return not_built("experimental.cache_file", "the cache file");
+    }
+    if experimental.clash_api.is_some() {
+        return not_built("create clash-server", "the Clash API");
+    }
+    if experimental.v2ray_api.as_ref().is_some_and(|api| !api.listen.is_empty()) {
+        return not_built("create v2ray-server", "the V2Ray API");
+    }
+    // Settings of the Go runtime have no meaning here; the debug server and the memory limit would.
+    if let Some(debug) = &experimental.debug {
+        if !debug.listen.is_empty() {
+            return not_built("experimental.debug.listen", "the debug server");
+        }
+        if debug.memory_limit.is_some() || debug.oom_killer == Some(true) {
+            return not_built("experimental.debug.memory_limit", "the memory limit");
+        }
+    }
+    Ok(())
+}
