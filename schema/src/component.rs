@@ -184,7 +184,7 @@ impl RawComponent {
     pub fn unknown_type(&self, cx: &Context, known: &[&'static str]) -> ConfigError {
         let mut error =
             ConfigError::new(self.path.clone(), self.kind.unknown_type(&self.type_name));
-        error.location = cx.locate(self.span());
+        error.location = cx.locate(self.span()).map(Box::new);
         error.hint = crate::decode::nearest(&self.type_name, known)
             .map(|name| format!("did you mean `{name}`?"));
         error

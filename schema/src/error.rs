@@ -28,7 +28,7 @@ pub struct ConfigError {
     /// The cause in the reference's words where it has any.
     pub message: String,
     /// File, line and column, if the value came from a file.
-    pub location: Option<Location>,
+    pub location: Option<Box<Location>>,
     /// Help, e.g. ``did you mean `listen_port`?``.
     pub hint: Option<String>,
 }
@@ -63,7 +63,7 @@ impl ConfigError {
     /// Adds the place.
     #[must_use]
     pub fn at(mut self, location: Option<Location>) -> Self {
-        self.location = location;
+        self.location = location.map(Box::new);
         self
     }
 

@@ -81,6 +81,8 @@ impl<T: Field> Field for Listable<T> {
 
     fn to_json(&self) -> serde_json::Value {
         match self.0.as_slice() {
+            // As for other lists.
+            [] => serde_json::Value::Null,
             [single] => single.to_json(),
             list => list.iter().map(T::to_json).collect(),
         }

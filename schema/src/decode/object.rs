@@ -119,11 +119,10 @@ impl<'a> ObjectCursor<'a> {
 
     /// Runs a rule between members if all of them decoded.
     pub fn check(&mut self, rule: impl FnOnce() -> Result<(), String>) {
-        if self.error.is_none() {
-            if let Err(message) = rule() {
+        if self.error.is_none()
+            && let Err(message) = rule() {
                 self.refuse(message);
             }
-        }
     }
 
     fn keep(&mut self, index: usize, error: ConfigError) {
@@ -143,7 +142,7 @@ impl<'a> ObjectCursor<'a> {
                 let cursor = self.cursor.member(&member.key, &member.value);
                 let mut error =
                     cursor.error(format!("json: unknown field {}", go_quote(&member.key)));
-                error.location = cursor.context().locate(member.key_span);
+                error.location = cursor.context().locate(member.key_span).map(Box::new);
                 error.hint =
                     nearest(&member.key, &self.known).map(|name| format!("did you mean `{name}`?"));
                 self.keep(i, error);

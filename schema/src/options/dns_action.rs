@@ -2,6 +2,7 @@
 
 use crate::decode::{Listable, Map, ObjectCursor, Options, Prefixable};
 use crate::json_schema::ObjectSchema;
+use crate::options::rule::Variant;
 use crate::options::{DnsRecord, DomainStrategy, Rcode, RejectAction};
 use crate::{ConfigError, options};
 
@@ -121,7 +122,7 @@ impl DnsRuleAction {
     }
 
     /// Every action with what describes its members and tells whether others pass.
-    pub(crate) fn variants() -> [(&'static str, fn(&mut ObjectSchema<'_>) -> bool); 4] {
+    pub(crate) fn variants() -> [Variant; 4] {
         fn of<T: Options>(object: &mut ObjectSchema<'_>) -> bool {
             object.flatten::<T>();
             T::LOOSE

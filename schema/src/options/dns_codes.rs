@@ -211,11 +211,10 @@ impl Field for Rcode {
     }
 
     fn decode(cursor: &Cursor<'_>) -> Result<Self, ConfigError> {
-        if let Value::Number(text) = &cursor.node().value {
-            if let Ok(code) = text.parse() {
+        if let Value::Number(text) = &cursor.node().value
+            && let Ok(code) = text.parse() {
                 return Ok(Self(code));
             }
-        }
         let word = cursor.string()?;
         number(RCODES, word)
             .map(|code| Self(code.into()))

@@ -248,6 +248,9 @@ pub(crate) fn describe_logical<T: Field>(object: &mut ObjectSchema<'_>) {
     object.property::<bool>("invert", &["Match when the rest does not."]);
 }
 
+/// The word of an action, and what describes its members and tells whether others pass.
+pub(crate) type Variant = (&'static str, fn(&mut ObjectSchema<'_>) -> bool);
+
 /// Ends the schema of a rule with the members of one action.
 pub(crate) fn finish_action(
     mut object: ObjectSchema<'_>,

@@ -2,6 +2,7 @@
 
 use crate::decode::{Check, Duration, Listable, Map, ObjectCursor, Options, Prefixable};
 use crate::json_schema::ObjectSchema;
+use crate::options::rule::Variant;
 use crate::options::{DialOptions, DomainStrategy, NetworkStrategy};
 use crate::{ConfigError, options};
 
@@ -205,7 +206,7 @@ impl RuleAction {
     }
 
     /// Every action with what describes its members and tells whether others pass.
-    pub(crate) fn variants() -> [(&'static str, fn(&mut ObjectSchema<'_>) -> bool); 7] {
+    pub(crate) fn variants() -> [Variant; 7] {
         fn of<T: Options>(object: &mut ObjectSchema<'_>) -> bool {
             object.flatten::<T>();
             T::LOOSE
