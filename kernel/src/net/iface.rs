@@ -123,7 +123,9 @@ fn parse_v4(line: &str) -> Option<Route> {
 /// `destination prefix source prefix gateway metric refcnt use flags interface`, all in hexadecimal.
 fn parse_v6(line: &str) -> Option<Route> {
     let fields: Vec<_> = line.split_ascii_whitespace().collect();
-    let &[net, prefix, _, _, _, metric, _, _, flags, interface] = fields.as_slice() else { return None };
+    let &[net, prefix, _, _, _, metric, _, _, flags, interface] = fields.as_slice() else {
+        return None;
+    };
     let flags = u32::from_str_radix(flags, 16).ok()?;
     let net = Ipv6Addr::from(u128::from_str_radix(net, 16).ok()?);
     // Multicast is bound to no interface, and the entries of `lo` lead nowhere else.

@@ -12,7 +12,7 @@ mod netns;
 mod protect;
 mod sockopt;
 #[cfg(test)]
-mod testkit;
+pub(crate) mod testkit;
 pub mod udp;
 
 use std::{io, net::SocketAddr};
@@ -45,8 +45,17 @@ pub(crate) fn socket_error(what: std::fmt::Arguments<'_>, error: &io::Error) -> 
 fn side(error: &io::Error) -> Side {
     match error.raw_os_error() {
         Some(
-            libc::EACCES | libc::EPERM | libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM
-            | libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::ENODEV | libc::EAFNOSUPPORT | libc::EINVAL,
+            libc::EACCES
+            | libc::EPERM
+            | libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::EADDRNOTAVAIL
+            | libc::EADDRINUSE
+            | libc::ENODEV
+            | libc::EAFNOSUPPORT
+            | libc::EINVAL,
         ) => Side::Local,
         Some(_) => Side::Target,
         None if error.kind() == io::ErrorKind::TimedOut => Side::Target,
@@ -71,6 +80,7 @@ pub(crate) fn zone_index(zone: &str) -> io::Result<u32> {
         true => std::fs::read_to_string(format!("/sys/class/net/{zone}/ifindex")).ok(),
         false => None,
     };
-    text.and_then(|text| text.trim().parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no such network interface: {zone}")))
+    text.and_then(|text| text.trim().parse().ok()).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, format!("no such network interface: {zone}"))
+    })
 }

@@ -22,8 +22,11 @@ pub(crate) fn within<T: Send>(
 ) -> io::Result<T> {
     let Some(name) = name else { return open() };
     let work = || {
-        let path =
-            if name.starts_with('/') { PathBuf::from(name) } else { PathBuf::from(NAMED).join(name) };
+        let path = if name.starts_with('/') {
+            PathBuf::from(name)
+        } else {
+            PathBuf::from(NAMED).join(name)
+        };
         let file = File::open(path).map_err(|e| context("get netns ", name, &e))?;
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(|e| context("set netns to ", name, &e.into()))?;

@@ -30,7 +30,12 @@ pub(crate) async fn protect(path: &Path, fd: BorrowedFd<'_>) -> io::Result<()> {
                 let mut control = SendAncillaryBuffer::new(&mut space);
                 let fds = [fd];
                 control.push(SendAncillaryMessage::ScmRights(&fds));
-                Ok(sendmsg(server.as_fd(), &[IoSlice::new(&[1])], &mut control, SendFlags::NOSIGNAL)?)
+                Ok(sendmsg(
+                    server.as_fd(),
+                    &[IoSlice::new(&[1])],
+                    &mut control,
+                    SendFlags::NOSIGNAL,
+                )?)
             })
             .await?;
         match server.read(&mut [0u8]).await? {
@@ -38,5 +43,7 @@ pub(crate) async fn protect(path: &Path, fd: BorrowedFd<'_>) -> io::Result<()> {
             _ => Err(io::Error::other("failed to protect fd")),
         }
     };
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    tokio::time::timeout(PATIENCE, work)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

@@ -123,3 +123,19 @@ pub(crate) fn udp_fragment(fd: impl AsFd, allow: bool) -> io::Result<()> {
     set_if_new(MTU_DISCOVER_V4)?;
     if get(&fd, DOMAIN)? == libc::AF_INET6 { set_if_new(MTU_DISCOVER_V6) } else { Ok(()) }
 }
+
+/// What [`udp_fragment`] has set, when both families agree.
+#[cfg(test)]
+pub(crate) fn mtu_discover(fd: impl AsFd) -> io::Result<i32> {
+    let v4 = get(&fd, MTU_DISCOVER_V4)?;
+    if get(&fd, DOMAIN)? == libc::AF_INET6 && get(&fd, MTU_DISCOVER_V6)? != v4 {
+        return Err(io::Error::other("families differ"));
+    }
+    Ok(v4)
+}
+
+/// Length of the queue of fast-open requests of a listener.
+#[cfg(test)]
+pub(crate) fn fast_open_queue(fd: impl AsFd) -> io::Result<i32> {
+    get(fd, FASTOPEN)
+}

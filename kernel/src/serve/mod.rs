@@ -8,7 +8,8 @@ mod limit;
 mod tests;
 
 use std::{
-    any::Any, future::Future, io, net::SocketAddr, panic::AssertUnwindSafe, pin::pin, time::Duration,
+    any::Any, future::Future, io, net::SocketAddr, panic::AssertUnwindSafe, pin::pin,
+    time::Duration,
 };
 
 use futures_util::FutureExt;

@@ -107,7 +107,8 @@ mod tests {
             async move {
                 let (_, millis, well) = answer.unwrap();
                 sleep(Duration::from_millis(millis)).await;
-                let refused = || DialError::new(DialClass::Refused, Side::Target, format_args!("{ip} no"));
+                let refused =
+                    || DialError::new(DialClass::Refused, Side::Target, format_args!("{ip} no"));
                 if well { Ok(ip) } else { Err(refused()) }
             }
         })
@@ -149,7 +150,8 @@ mod tests {
         let (won, ..) = run(&[V4, V6], &[(V4, 400, false), (V6, 1, false)]).await;
         assert_eq!(won.unwrap_err().to_string(), "192.0.2.1 no");
         let (won, ..) =
-            run(&["192.0.2.1", "192.0.2.2"], &[("192.0.2.1", 1, false), ("192.0.2.2", 1, false)]).await;
+            run(&["192.0.2.1", "192.0.2.2"], &[("192.0.2.1", 1, false), ("192.0.2.2", 1, false)])
+                .await;
         assert_eq!(won.unwrap_err().to_string(), "(192.0.2.1 no | 192.0.2.2 no)");
     }
 

@@ -78,7 +78,9 @@ impl AsyncRead for FastOpen {
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         match (&result, &self.opening) {
             (Poll::Ready(Ok(())), Some(_)) => self.opening = None,
-            (Poll::Ready(Err(error)), Some(opening)) => return Poll::Ready(Err(opening.failed(error))),
+            (Poll::Ready(Err(error)), Some(opening)) => {
+                return Poll::Ready(Err(opening.failed(error)));
+            }
             _ => {}
         }
         result

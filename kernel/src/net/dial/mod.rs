@@ -7,6 +7,7 @@
 mod eyeballs;
 mod lazy;
 mod names;
+mod packets;
 mod settings;
 mod socket;
 #[cfg(test)]
@@ -21,19 +22,17 @@ use std::{
 use crosspoint_schema::options::DialOptions;
 use tokio::net::{TcpStream, UdpSocket};
 
+use self::{names::Names, settings::Settings};
 pub use self::{
-    settings::{
-        CONNECT_TIMEOUT, FALLBACK_DELAY, ResolverRule, Setup, deps, strategy, validate,
-    },
+    settings::{CONNECT_TIMEOUT, FALLBACK_DELAY, ResolverRule, Setup, deps, strategy, validate},
     socket::KEEP_ALIVE,
 };
-use self::{names::Names, settings::Settings};
 use crate::{
     BuildCx, BuildError,
-    addr::{Host, Target},
+    addr::Host,
     component::{Dial, Outbound},
     error::{DialClass, DialError, Side},
-    flow::{BoxPacketIo, BoxStream},
+    flow::BoxStream,
     slot::Slot,
     snapshot::Plane,
 };
@@ -41,7 +40,7 @@ use crate::{
 /// Opens connections as the dial fields of one component say.
 pub struct Dialer {
     plane: Arc<Plane>,
-    names: Names,
+    names: Arc<Names>,
     via: Via,
     /// Names are resolved here and not by the detour.
     resolves: bool,
@@ -77,13 +76,15 @@ impl Dialer {
                 BuildError::options(format_args!("outbound detour not found: {}", options.detour))
             })?)
         };
-        let resolves = matches!(via, Via::Sockets(_)) || setup.resolve_before_detour || own.is_some();
+        let resolves =
+            matches!(via, Via::Sockets(_)) || setup.resolve_before_detour || own.is_some();
         Ok(Self {
             plane: cx.plane.clone(),
-            names: Names { own, legacy: settings::legacy_strategy(options) },
+            names: Arc::new(Names { own, legacy: settings::legacy_strategy(options) }),
             via,
             resolves,
-            fallback_delay: (!options.fallback_delay.is_zero()).then(|| options.fallback_delay.get()),
+            fallback_delay: (!options.fallback_delay.is_zero())
+                .then(|| options.fallback_delay.get()),
         })
     }
 
@@ -164,7 +165,9 @@ impl Dialer {
     /// Those of the resolver.
     pub async fn addresses(&self, dial: Dial<'_>, name: &str) -> Result<Vec<IpAddr>, DialError> {
         match dial.session {
-            Some(session) if !session.resolved.is_empty() && session.target.host.name() == Some(name) => {
+            Some(session)
+                if !session.resolved.is_empty() && session.target.host.name() == Some(name) =>
+            {
                 Ok(session.resolved.clone())
             }
             _ => self.names.lookup(&self.plane, name).await,

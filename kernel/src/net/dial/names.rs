@@ -24,17 +24,20 @@ impl Names {
         name: &str,
     ) -> Result<Vec<IpAddr>, DialError> {
         let snapshot = plane.snapshot.load_full();
-        let (server, strategy, disable_cache) = match (&self.own, &snapshot.defaults.domain_resolver) {
-            (Some(own), _) => (Some(&own.server), own.strategy.or(self.legacy), own.disable_cache),
-            (None, Some(route)) => {
-                (Some(&route.server), self.legacy.or(route.strategy), route.disable_cache)
-            }
-            (None, None) => {
-                let mut tags = snapshot.names.dns.keys();
-                let first = tags.next();
-                (first.filter(|_| tags.next().is_none()), self.legacy, false)
-            }
-        };
+        let (server, strategy, disable_cache) =
+            match (&self.own, &snapshot.defaults.domain_resolver) {
+                (Some(own), _) => {
+                    (Some(&own.server), own.strategy.or(self.legacy), own.disable_cache)
+                }
+                (None, Some(route)) => {
+                    (Some(&route.server), self.legacy.or(route.strategy), route.disable_cache)
+                }
+                (None, None) => {
+                    let mut tags = snapshot.names.dns.keys();
+                    let first = tags.next();
+                    (first.filter(|_| tags.next().is_none()), self.legacy, false)
+                }
+            };
         let server = server.map(|tag| &**tag);
         let lookup = Lookup { server, strategy, disable_cache, ..Lookup::new(name) };
         snapshot.resolver.lookup(lookup).await.map_err(|error| failed(&error))

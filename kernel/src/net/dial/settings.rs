@@ -75,8 +75,16 @@ impl Settings {
         let text = |s: &str| (!s.is_empty()).then(|| Box::<str>::from(s));
         Ok(Self {
             interface: text(&options.bind_interface),
-            bind4: local("inet4_bind_address", options.inet4_bind_address.as_ref(), IpAddr::is_ipv4)?,
-            bind6: local("inet6_bind_address", options.inet6_bind_address.as_ref(), IpAddr::is_ipv6)?,
+            bind4: local(
+                "inet4_bind_address",
+                options.inet4_bind_address.as_ref(),
+                IpAddr::is_ipv4,
+            )?,
+            bind6: local(
+                "inet6_bind_address",
+                options.inet6_bind_address.as_ref(),
+                IpAddr::is_ipv6,
+            )?,
             protect: text(&options.protect_path).map(|p| Path::new(&*p).into()),
             mark: options.routing_mark.get(),
             reuse: options.reuse_addr,
@@ -98,7 +106,10 @@ fn local(
     let Some(addr) = addr else { return Ok(None) };
     let mut local = SocketAddr::new(addr.ip.to_canonical(), 0);
     if !right(&local.ip()) {
-        return Err(BuildError::options(format_args!("{field}: {} is of the other family", addr.ip)));
+        return Err(BuildError::options(format_args!(
+            "{field}: {} is of the other family",
+            addr.ip
+        )));
     }
     if let SocketAddr::V6(v6) = &mut local {
         v6.set_scope_id(zone_index(&addr.zone).map_err(|e| BuildError::io(field, e))?);

@@ -100,7 +100,7 @@ impl Settings {
     }
 
     /// A socket that is ready to `connect`.
-    fn tcp_socket(
+    pub(super) fn tcp_socket(
         &self,
         addr: SocketAddr,
         defaults: &RouteDefaults,
@@ -138,7 +138,9 @@ impl Settings {
         let work = async {
             let (socket, local) = match open(domain) {
                 // A kernel without IPv6.
-                Err(e) if local == ANY6 && to.is_none() && no_family(&e) => (open(Domain::IPV4)?, ANY4),
+                Err(e) if local == ANY6 && to.is_none() && no_family(&e) => {
+                    (open(Domain::IPV4)?, ANY4)
+                }
                 result => (result?, local),
             };
             if let Some(path) = &self.protect {
@@ -158,7 +160,8 @@ impl Settings {
     ) -> Result<UdpSocket, DialError> {
         let work = async {
             let bound = !virtual_address(addr.ip());
-            let socket = self.udp_socket(Domain::for_address(addr), Some(addr.ip()), bound, defaults)?;
+            let socket =
+                self.udp_socket(Domain::for_address(addr), Some(addr.ip()), bound, defaults)?;
             if let Some(path) = &self.protect {
                 protect::protect(path, socket.as_fd()).await?;
             }
@@ -195,7 +198,9 @@ impl Settings {
     }
 
     fn open(&self, domain: Domain, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-        netns::within(self.netns.as_deref(), || Socket::new(domain, kind.nonblocking(), Some(protocol)))
+        netns::within(self.netns.as_deref(), || {
+            Socket::new(domain, kind.nonblocking(), Some(protocol))
+        })
     }
 
     /// Chooses interface and firewall mark: own options first, then those of `route`.
@@ -244,5 +249,8 @@ fn no_family(error: &io::Error) -> bool {
 }
 
 fn on_interface(name: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("bind to interface {name}: {}", crate::net::os_text(error)))
+    io::Error::new(
+        error.kind(),
+        format!("bind to interface {name}: {}", crate::net::os_text(error)),
+    )
 }

@@ -72,7 +72,10 @@ impl<T: AsFd> Bound<T> {
 ///
 /// # Errors
 /// The address is in use or not ours, a missing privilege, a removed option, no such name space.
-pub fn tcp_listener(options: &ListenOptions, cx: &BuildCx) -> Result<Bound<TcpListener>, BuildError> {
+pub fn tcp_listener(
+    options: &ListenOptions,
+    cx: &BuildCx,
+) -> Result<Bound<TcpListener>, BuildError> {
     let settings = Settings::new(options, false)?;
     let key = settings.key(cx, settings.multi_path);
     let socket = lend(cx, &settings, Network::Tcp, |fresh| {
@@ -164,7 +167,9 @@ impl Settings {
 
     fn open(&self, kind: Type, protocol: Protocol) -> io::Result<Socket> {
         let domain = Domain::for_address(self.addr);
-        netns::within(self.netns.as_deref(), || Socket::new(domain, kind.nonblocking(), Some(protocol)))
+        netns::within(self.netns.as_deref(), || {
+            Socket::new(domain, kind.nonblocking(), Some(protocol))
+        })
     }
 
     /// A socket that is bound, and listens if it is one for streams.
@@ -214,6 +219,12 @@ impl Settings {
 fn unsupported(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EPROTONOSUPPORT | libc::ENOPROTOOPT | libc::EOPNOTSUPP | libc::EINVAL | libc::EPERM)
+        Some(
+            libc::EPROTONOSUPPORT
+                | libc::ENOPROTOOPT
+                | libc::EOPNOTSUPP
+                | libc::EINVAL
+                | libc::EPERM
+        )
     )
 }

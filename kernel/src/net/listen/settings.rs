@@ -81,7 +81,9 @@ fn address(options: &ListenOptions) -> SocketAddr {
 /// The reference's message.
 pub fn validate(options: &ListenOptions) -> Result<(), BuildError> {
     if options.proxy_protocol || options.proxy_protocol_accept_no_header {
-        return Err(BuildError::options("Proxy Protocol is deprecated and removed in sing-box 1.6.0"));
+        return Err(BuildError::options(
+            "Proxy Protocol is deprecated and removed in sing-box 1.6.0",
+        ));
     }
     Ok(())
 }
