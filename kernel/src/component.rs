@@ -32,7 +32,7 @@ pub struct Incarnation {
 
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}[{}]", self.kind.as_str(), self.type_name, self.tag)
+        write!(f, "{}/{}[{}]", self.kind.name(), self.type_name, self.tag)
     }
 }
 

@@ -115,7 +115,8 @@ impl Dispatch {
             }
         };
         let entry = self.plane.ledger.register(session);
-        let out = connect(&slot, session, flow, &entry).await.map_err(Refused::Dial)?;
+        let packets = matches!(flow, Flow::Packet(_));
+        let out = connect(&slot, session, packets, &entry).await.map_err(Refused::Dial)?;
         let local = match &out {
             Flow::Stream(stream) => stream.local_addr(),
             Flow::Packet(_) => None,
@@ -146,15 +147,15 @@ impl Dispatch {
 async fn connect(
     slot: &Slot<dyn crate::component::Outbound>,
     session: &Session,
-    flow: &Flow,
+    packets: bool,
     entry: &Registered,
 ) -> Result<Flow, DialError> {
     let dial =
         Dial { session: Some(session), target: &session.target, entry: Some(entry), hops: 0 };
     let work = async {
-        Ok(match flow {
-            Flow::Stream(_) => Flow::Stream(slot.connect(dial).await?),
-            Flow::Packet(_) => Flow::Packet(slot.associate(dial).await?),
+        Ok(match packets {
+            false => Flow::Stream(slot.connect(dial).await?),
+            true => Flow::Packet(slot.associate(dial).await?),
         })
     };
     let mut work = std::pin::pin!(work);

@@ -29,7 +29,7 @@ impl ComponentId {
     /// Reads `kind/tag` as `ctl` writes it.
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, tag) = text.split_once('/')?;
-        Some(Self::new(Kind::parse(kind)?, tag))
+        Some(Self::new(Kind::from_name(kind)?, tag))
     }
 }
 
@@ -49,7 +49,7 @@ impl PartialOrd for ComponentId {
 
 impl fmt::Display for ComponentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.kind.as_str(), self.tag)
+        write!(f, "{}/{}", self.kind.name(), self.tag)
     }
 }
 

@@ -295,7 +295,7 @@ async fn warm_all(
 /// `inbounds[0]: start inbound/mixed[in]: listen …`: where, what, why.
 fn describe(planned: &Planned, why: &str) -> String {
     let ComponentId { kind, tag } = &planned.id;
-    let who = format!("start {}/{}[{tag}]: {why}", kind.as_str(), planned.type_name);
+    let who = format!("start {}/{}[{tag}]: {why}", kind.name(), planned.type_name);
     if planned.path.is_empty() { who } else { format!("{}: {who}", planned.path) }
 }
 

@@ -307,7 +307,7 @@ impl State {
         let Some(child) = self.children.get_mut(id) else { return };
         let names = self.plane.snapshot.load().names.clone();
         let epoch = child.epoch;
-        let kind_type = format!("{}/{}[{}]", id.kind.as_str(), child.planned.type_name, id.tag);
+        let kind_type = format!("{}/{}[{}]", id.kind.name(), child.planned.type_name, id.tag);
         let (delay, attempt) = child.fail(why.clone(), &names, &self.settings.supervision);
         warn!(
             component = %kind_type,
