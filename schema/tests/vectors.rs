@@ -11,12 +11,14 @@ use crosspoint_schema::{Config, ConfigError, Context};
 use serde_json::Value;
 
 /// Vectors whose outcome differs on purpose, with the reason.
-const DEVIATIONS: &[(&str, &str)] = &[
-    ("N87 hosts predefined wrong type", "the reference panics; here it is an error with a place"),
-];
+const DEVIATIONS: &[(&str, &str)] = &[(
+    "N87 hosts predefined wrong type",
+    "the reference panics; here it is an error with a place",
+)];
 
 fn vectors(name: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/vectors/config").join(name);
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/vectors/config").join(name);
     let text = std::fs::read_to_string(path).expect("the vectors are in the repository");
     text.lines().map(|line| serde_json::from_str(line).expect("a vector is JSON")).collect()
 }
@@ -39,7 +41,9 @@ fn decode(text: &str, cx: &mut Context) -> Option<Result<Value, ConfigError>> {
             Err(error) => return Some(Err(error)),
         }
     }
-    let find = |kind, index| printed.iter().find(|(key, _)| *key == (kind, index)).map(|(_, value)| value.clone());
+    let find = |kind, index| {
+        printed.iter().find(|(key, _)| *key == (kind, index)).map(|(_, value)| value.clone())
+    };
     Some(Ok(config.canonical(|raw| find(raw.kind, raw.index).unwrap_or_default())))
 }
 
@@ -51,7 +55,11 @@ fn fatal(stderr: &str) -> Option<&str> {
 fn canonical_output_and_errors_are_the_references() {
     let (mut done, mut skipped, mut failures) = (0, 0, Vec::new());
     for vector in vectors("format.jsonl") {
-        let name = format!("{} {}", vector["option"].as_str().unwrap_or(""), vector["kind"].as_str().unwrap_or(""));
+        let name = format!(
+            "{} {}",
+            vector["option"].as_str().unwrap_or(""),
+            vector["kind"].as_str().unwrap_or("")
+        );
         let mut cx = Context::default();
         let Some(outcome) = decode(&vector["config"].to_string(), &mut cx) else {
             skipped += 1;
@@ -69,14 +77,20 @@ fn canonical_output_and_errors_are_the_references() {
             Ok(value) => failures.push(format!("{name}: accepted as {value}, wanted {stderr}")),
             Err(error) => {
                 if Some(error.summary().as_str()) != fatal(stderr) {
-                    failures.push(format!("{name}: refused with {}, wanted {stderr}", error.summary()));
+                    failures
+                        .push(format!("{name}: refused with {}, wanted {stderr}", error.summary()));
                 }
                 if error.location.is_none() {
                     failures.push(format!("{name}: no location in {error}"));
                 }
             }
         }
-        let warned: Vec<String> = cx.notices.list().iter().map(|notice| format!("WARN[0000] {}", notice.message())).collect();
+        let warned: Vec<String> = cx
+            .notices
+            .list()
+            .iter()
+            .map(|notice| format!("WARN[0000] {}", notice.message()))
+            .collect();
         let wanted: Vec<&str> = stderr.lines().filter(|line| line.starts_with("WARN")).collect();
         if warned != wanted {
             failures.push(format!("{name}: warned {warned:?}, wanted {wanted:?}"));
@@ -111,9 +125,12 @@ fn check_vectors_agree_on_what_decodes() {
                 }
             }
             (Ok(_), Some(wanted)) => failures.push(format!("{name}: accepted, wanted {wanted}")),
-            (Err(error), None) => failures.push(format!("{name}: {} but the reference decodes it", error.summary())),
+            (Err(error), None) => {
+                failures.push(format!("{name}: {} but the reference decodes it", error.summary()))
+            }
         }
-        for notice in cx.notices.list().iter().filter(|notice| notice.severity == Severity::Refuse) {
+        for notice in cx.notices.list().iter().filter(|notice| notice.severity == Severity::Refuse)
+        {
             let env = vector["env"].get(notice.env_name()).and_then(Value::as_str);
             let expected = if notice.refused(env) { notice.refusal() } else { notice.message() };
             if !stderr.contains(&expected) {

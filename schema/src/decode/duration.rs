@@ -223,9 +223,10 @@ impl Field for UdpTimeout {
 
     fn decode(cursor: &Cursor<'_>) -> Result<Self, ConfigError> {
         if let Value::Number(text) = &cursor.node().value
-            && let Ok(seconds) = text.parse() {
-                return Ok(Self(Duration::from_secs(seconds)));
-            }
+            && let Ok(seconds) = text.parse()
+        {
+            return Ok(Self(Duration::from_secs(seconds)));
+        }
         Duration::decode(cursor).map(Self)
     }
 

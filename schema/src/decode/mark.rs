@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::json;
 
-use super::{Cursor, Field};
+use super::{Cursor, Field, quote};
 use crate::ConfigError;
 use crate::json::Value;
 use crate::json_schema::SchemaBuilder;
@@ -21,9 +21,7 @@ impl Mark {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let fail = |why: &str| {
-            format!("strconv.ParseUint: parsing {}: {why}", serde_json::Value::from(text))
-        };
+        let fail = |why: &str| format!("strconv.ParseUint: parsing {}: {why}", quote(text));
         let lower = text.to_ascii_lowercase();
         let (digits, radix) = if let Some(hex) = lower.strip_prefix("0x") {
             (hex, 16)

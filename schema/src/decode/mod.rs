@@ -1,5 +1,6 @@
 //! From the syntax tree to typed options, and back to canonical JSON.
 
+mod addr_error;
 mod cursor;
 mod duration;
 mod enums;
@@ -9,6 +10,7 @@ mod map;
 mod mark;
 mod net;
 mod object;
+mod quote;
 mod scalar;
 mod secret;
 mod suggest;
@@ -20,6 +22,7 @@ pub use map::{HeaderMap, NodeMap};
 pub use mark::Mark;
 pub use net::{Addr, Network, NetworkList, Prefix, Prefixable, TextAddr, TextPrefix};
 pub use object::ObjectCursor;
+pub use quote::quote;
 pub use secret::Secret;
 pub use suggest::nearest;
 

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::json;
 
-use super::{Cursor, Field, Listable};
+use super::addr_error;
+use super::{Cursor, Field, Listable, quote};
 use crate::ConfigError;
 use crate::json_schema::SchemaBuilder;
 
@@ -25,10 +26,10 @@ impl Addr {
     /// # Errors
     /// Go's message, e.g. `ParseAddr("localhost"): unable to parse IP`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let fail = |why: &str| format!("ParseAddr({}): {why}", serde_json::Value::from(text));
+        let fail = |why: &str| format!("ParseAddr({}): {why}", quote(text));
         match text.chars().find(|c| matches!(c, '.' | ':' | '%')) {
             Some('.') => {
-                let ip: Ipv4Addr = text.parse().map_err(|_| fail(&explain_v4(text)))?;
+                let ip: Ipv4Addr = text.parse().map_err(|_| fail(&addr_error::v4(text)))?;
                 Ok(ip.into())
             }
             Some(':') => {
@@ -37,70 +38,12 @@ impl Addr {
                     Some(parts) => parts,
                     None => (text, ""),
                 };
-                let ip: Ipv6Addr = address.parse().map_err(|_| fail(&explain_v6(address)))?;
+                let ip: Ipv6Addr = address.parse().map_err(|_| fail(&addr_error::v6(address)))?;
                 Ok(Self { ip: ip.into(), zone: zone.to_owned() })
             }
             Some(_) => Err(fail("missing IPv6 address")),
             None => Err(fail("unable to parse IP")),
         }
-    }
-}
-
-/// Go's reason for refusing an IPv4 address.
-fn explain_v4(text: &str) -> String {
-    let mut fields = 0;
-    for field in text.split('.') {
-        fields += 1;
-        if let Some(bad) = field.find(|c: char| !c.is_ascii_digit()) {
-            return format!(
-                "unexpected character (at {})",
-                serde_json::Value::from(tail(text, field, bad))
-            );
-        }
-        if field.is_empty() {
-            return "IPv4 field must have at least one digit".to_owned();
-        }
-        if field.len() > 1 && field.starts_with('0') {
-            return "IPv4 field has octet with leading zero".to_owned();
-        }
-        if field.parse::<u8>().is_err() {
-            return "IPv4 field has value >255".to_owned();
-        }
-        if fields > 4 {
-            return "IPv4 address too long".to_owned();
-        }
-    }
-    "IPv4 address too short".to_owned()
-}
-
-/// The text from byte `offset` of `part`, which is a slice of `text`, to the end of `text`.
-fn tail<'a>(text: &'a str, part: &str, offset: usize) -> &'a str {
-    let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize) + offset;
-    text.get(start..).unwrap_or_default()
-}
-
-/// Go's reason for refusing an IPv6 address, for the common cases.
-fn explain_v6(text: &str) -> String {
-    for part in text.split(':') {
-        let hex = part.bytes().take_while(u8::is_ascii_hexdigit).count();
-        if hex < part.len() && !part.contains('.') {
-            let at = serde_json::Value::from(tail(text, part, hex));
-            return if hex == 0 {
-                format!("each colon-separated field must have at least one digit (at {at})")
-            } else {
-                format!("unexpected character, want colon (at {at})")
-            };
-        }
-        if hex > 4 {
-            return "each group must have 4 or less digits".to_owned();
-        }
-    }
-    if text.matches("::").count() > 1 {
-        "multiple :: in address".to_owned()
-    } else if text.contains("::") {
-        "the :: must expand to at least one field of zeros".to_owned()
-    } else {
-        "address string too short".to_owned()
     }
 }
 
@@ -135,8 +78,7 @@ impl Prefix {
     /// # Errors
     /// Go's message, e.g. `netip.ParsePrefix("x"): no '/'`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let fail =
-            |why: String| format!("netip.ParsePrefix({}): {why}", serde_json::Value::from(text));
+        let fail = |why: String| format!("netip.ParsePrefix({}): {why}", quote(text));
         let (address, bits) = text.rsplit_once('/').ok_or_else(|| fail("no '/'".to_owned()))?;
         let address = Addr::parse(address).map_err(fail)?;
         if !address.zone.is_empty() {
@@ -147,10 +89,7 @@ impl Prefix {
         let bits = match bits.parse::<i64>() {
             Ok(number) if plain => number,
             _ => {
-                return Err(fail(format!(
-                    "bad bits after slash: {}",
-                    serde_json::Value::from(bits)
-                )));
+                return Err(fail(format!("bad bits after slash: {}", quote(bits))));
             }
         };
         let limit = if address.ip.is_ipv4() { 32 } else { 128 };

@@ -1,6 +1,6 @@
 //! Taking an object apart, member by member.
 
-use super::{Cursor, Field, nearest};
+use super::{Cursor, Field, nearest, quote};
 use crate::ConfigError;
 use crate::json::{Member, Object};
 
@@ -120,9 +120,10 @@ impl<'a> ObjectCursor<'a> {
     /// Runs a rule between members if all of them decoded.
     pub fn check(&mut self, rule: impl FnOnce() -> Result<(), String>) {
         if self.error.is_none()
-            && let Err(message) = rule() {
-                self.refuse(message);
-            }
+            && let Err(message) = rule()
+        {
+            self.refuse(message);
+        }
     }
 
     fn keep(&mut self, index: usize, error: ConfigError) {
@@ -140,8 +141,7 @@ impl<'a> ObjectCursor<'a> {
             let first = self.taken.iter().position(|taken| !taken);
             if let Some((i, member)) = first.and_then(|i| Some((i, self.object.members.get(i)?))) {
                 let cursor = self.cursor.member(&member.key, &member.value);
-                let mut error =
-                    cursor.error(format!("json: unknown field {}", go_quote(&member.key)));
+                let mut error = cursor.error(format!("json: unknown field {}", quote(&member.key)));
                 error.location = cursor.context().locate(member.key_span).map(Box::new);
                 error.hint =
                     nearest(&member.key, &self.known).map(|name| format!("did you mean `{name}`?"));
@@ -153,9 +153,4 @@ impl<'a> ObjectCursor<'a> {
             None => Ok(()),
         }
     }
-}
-
-/// Go's `%q` for what may stand in a key.
-fn go_quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }

@@ -154,7 +154,11 @@ impl<T: Field> Field for Vec<T> {
 
     fn to_json(&self) -> serde_json::Value {
         // Seen only where the option is printed `always`: Go prints a list that was not written as `null`.
-        if self.is_empty() { serde_json::Value::Null } else { self.iter().map(T::to_json).collect() }
+        if self.is_empty() {
+            serde_json::Value::Null
+        } else {
+            self.iter().map(T::to_json).collect()
+        }
     }
 
     fn go_type() -> Cow<'static, str> {

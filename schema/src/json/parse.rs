@@ -9,7 +9,7 @@ pub const MAX_DEPTH: usize = 128;
 
 /// Why a text is no configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}: row {row}, column {column}")]
+#[error("{message}{}", self.place())]
 pub struct SyntaxError {
     /// The reference's wording, e.g. `invalid character ',' looking for beginning of value`.
     pub message: String,
@@ -40,6 +40,17 @@ pub fn parse_source(sources: &mut Sources, name: &str, text: &str) -> Result<Nod
             Some(Location { file: name.into(), line: error.row, column: error.column.max(1) });
         error
     })
+}
+
+impl SyntaxError {
+    /// The reference tells no place where the text ends too soon.
+    fn place(&self) -> String {
+        if self.message.ends_with("EOF") {
+            String::new()
+        } else {
+            format!(": row {}, column {}", self.row, self.column)
+        }
+    }
 }
 
 struct Parser<'a> {

@@ -143,6 +143,12 @@ impl QueryType {
     pub fn from_name(name: &str) -> Option<Self> {
         number(TYPES, name).map(Self)
     }
+
+    /// Whether the type has no name.
+    #[must_use]
+    pub fn is_unnamed(self) -> bool {
+        name(TYPES, self.0).is_none()
+    }
 }
 
 impl fmt::Display for QueryType {
@@ -212,9 +218,10 @@ impl Field for Rcode {
 
     fn decode(cursor: &Cursor<'_>) -> Result<Self, ConfigError> {
         if let Value::Number(text) = &cursor.node().value
-            && let Ok(code) = text.parse() {
-                return Ok(Self(code));
-            }
+            && let Ok(code) = text.parse()
+        {
+            return Ok(Self(code));
+        }
         let word = cursor.string()?;
         number(RCODES, word)
             .map(|code| Self(code.into()))

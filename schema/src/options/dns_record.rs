@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::ConfigError;
-use crate::decode::{Cursor, Field};
+use crate::decode::{Cursor, Field, quote as go_quote};
 use crate::json_schema::SchemaBuilder;
 use crate::options::QueryType;
 
@@ -100,7 +100,7 @@ impl DnsRecord {
     fn from_line(line: &str) -> Result<Self, String> {
         let tokens = tokens(line)?;
         let mut tokens = tokens.iter().map(String::as_str);
-        let missing = || format!("dns: record is incomplete: {}", serde_json::Value::from(line));
+        let missing = || format!("dns: record is incomplete: {}", go_quote(line));
         let owner = encode_name(tokens.next().ok_or_else(missing)?)?;
         let (mut ttl, mut class) = (DEFAULT_TTL, 1);
         let rtype = loop {
@@ -112,9 +112,9 @@ impl DnsRecord {
                 class = number;
             } else {
                 let number = upper.strip_prefix("TYPE").and_then(|n| n.parse().ok()).map(QueryType);
-                break QueryType::from_name(&upper).or(number).ok_or_else(|| {
-                    format!("dns: unknown RR type: {}", serde_json::Value::from(token))
-                })?;
+                break QueryType::from_name(&upper)
+                    .or(number)
+                    .ok_or_else(|| format!("dns: unknown RR type: {}", go_quote(token)))?;
             }
         };
         let data = encode_data(rtype, &tokens.collect::<Vec<_>>())?;
@@ -138,6 +138,8 @@ impl fmt::Display for DnsRecord {
     /// The line of a zone file, as the reference prints it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let class = match self.class {
+            // The reference's library prints records of types it does not know in the generic form throughout.
+            other if self.rtype.is_unnamed() => format!("CLASS{other}").into(),
             1 => Cow::from("IN"),
             3 => "CH".into(),
             4 => "HS".into(),
@@ -268,7 +270,7 @@ fn unescape(text: &str) -> Vec<(u8, bool)> {
 }
 
 fn encode_name(text: &str) -> Result<Vec<u8>, String> {
-    let bad = || format!("dns: bad domain name: {}", serde_json::Value::from(text));
+    let bad = || format!("dns: bad domain name: {}", go_quote(text));
     let (mut out, mut label) = (Vec::new(), Vec::new());
     let mut push = |label: &mut Vec<u8>| {
         let length =
@@ -329,7 +331,7 @@ fn show_name(wire: &[u8]) -> String {
 }
 
 fn encode_data(rtype: QueryType, tokens: &[&str]) -> Result<Vec<u8>, String> {
-    let bad = |token: &str| format!("dns: bad {rtype} data: {}", serde_json::Value::from(token));
+    let bad = |token: &str| format!("dns: bad {rtype} data: {}", go_quote(token));
     if let [r"\#", length, hex @ ..] = tokens {
         let hex: Vec<u8> = hex.concat().into_bytes();
         let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());

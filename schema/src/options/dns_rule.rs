@@ -6,7 +6,9 @@ use serde_json::json;
 
 use crate::decode::{Cursor, Field, Listable, Map, ObjectCursor, Options};
 use crate::json_schema::{ObjectSchema, SchemaBuilder};
-use crate::options::rule::{RuleType, describe_logical, encode_logical, finish_action, rule_type};
+use crate::options::rule::{
+    NULL_RULE, RuleType, describe_logical, encode_logical, finish_action, rule_type,
+};
 use crate::options::{DnsRuleAction, InterfaceType, QueryType};
 use crate::{ConfigError, options};
 
@@ -158,6 +160,10 @@ impl DnsRule {
 impl Field for DnsRule {
     fn absent() -> Self {
         Self::Default(Box::default())
+    }
+
+    fn decode_or_null(cursor: &Cursor<'_>) -> Result<Self, ConfigError> {
+        if cursor.node().is_null() { Err(cursor.error(NULL_RULE)) } else { Self::decode(cursor) }
     }
 
     fn decode(cursor: &Cursor<'_>) -> Result<Self, ConfigError> {

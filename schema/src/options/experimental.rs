@@ -161,9 +161,10 @@ impl Field for MemoryBytes {
 
     fn decode(cursor: &Cursor<'_>) -> Result<Self, ConfigError> {
         if let Value::Number(text) = &cursor.node().value
-            && let Ok(value) = text.parse() {
-                return Ok(Self { value, text: String::new() });
-            }
+            && let Ok(value) = text.parse()
+        {
+            return Ok(Self { value, text: String::new() });
+        }
         Self::parse(cursor.string()?).map_err(|message| cursor.error(message))
     }
 

@@ -149,6 +149,9 @@ impl Rule {
     }
 }
 
+/// Why `null` is no rule.
+pub(crate) const NULL_RULE: &str = "expected json object start, but starts with nil";
+
 /// The word in `type` of a rule.
 pub(crate) enum RuleType {
     Default,
@@ -170,6 +173,10 @@ pub(crate) fn rule_type(object: &mut ObjectCursor<'_>) -> Result<RuleType, Confi
 impl Field for Rule {
     fn absent() -> Self {
         Self::default()
+    }
+
+    fn decode_or_null(cursor: &Cursor<'_>) -> Result<Self, ConfigError> {
+        if cursor.node().is_null() { Err(cursor.error(NULL_RULE)) } else { Self::decode(cursor) }
     }
 
     fn decode(cursor: &Cursor<'_>) -> Result<Self, ConfigError> {

@@ -1,7 +1,11 @@
 //! What happens when a rule of the router matches.
 
-use crate::decode::{Check, Duration, Listable, Map, ObjectCursor, Options, Prefixable};
-use crate::json_schema::ObjectSchema;
+use std::borrow::Cow;
+
+use crate::decode::{
+    Check, Cursor, Duration, Field, Listable, Map, ObjectCursor, Options, Prefixable,
+};
+use crate::json_schema::{ObjectSchema, SchemaBuilder};
 use crate::options::rule::Variant;
 use crate::options::{DialOptions, DomainStrategy, NetworkStrategy};
 use crate::{ConfigError, options};
@@ -52,13 +56,45 @@ options! {
     }
 }
 
-crate::string_enum! {
-    /// How a connection is refused.
-    pub enum RejectMethod: "unknown reject method: " {
-        /// TCP reset or ICMP port unreachable.
-        Default = "default" | "",
-        /// No answer.
-        Drop = "drop",
+/// How a connection is refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RejectMethod {
+    /// TCP reset or ICMP port unreachable.
+    #[default]
+    Default,
+    /// No answer.
+    Drop,
+    /// Any other word; no rule that was decoded has it, because the rule is refused as a whole.
+    Unknown(String),
+}
+
+impl Field for RejectMethod {
+    fn absent() -> Self {
+        Self::Default
+    }
+
+    fn decode(cursor: &Cursor<'_>) -> Result<Self, ConfigError> {
+        Ok(match cursor.string()? {
+            "" | "default" => Self::Default,
+            "drop" => Self::Drop,
+            other => Self::Unknown(other.to_owned()),
+        })
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Default => "default".into(),
+            Self::Drop => "drop".into(),
+            Self::Unknown(word) => word.as_str().into(),
+        }
+    }
+
+    fn go_type() -> Cow<'static, str> {
+        "string".into()
+    }
+
+    fn schema(_: &mut SchemaBuilder) -> serde_json::Value {
+        serde_json::json!({"enum": ["", "default", "drop"]})
     }
 }
 
@@ -90,10 +126,13 @@ options! {
 
 impl Check for RejectAction {
     fn check(&self) -> Result<(), String> {
-        if self.method == RejectMethod::Drop && self.no_drop {
-            return Err("no_drop is not available in current context".to_owned());
+        match &self.method {
+            RejectMethod::Unknown(word) => Err(format!("unknown reject method: {word}")),
+            RejectMethod::Drop if self.no_drop => {
+                Err("no_drop is not available in current context".to_owned())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

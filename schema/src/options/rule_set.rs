@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::decode::{Cursor, Duration, Field, Listable, Map, ObjectCursor, Options};
 use crate::json_schema::{ObjectSchema, SchemaBuilder};
-use crate::options::rule::{RuleType, describe_logical, encode_logical, rule_type};
+use crate::options::rule::{NULL_RULE, RuleType, describe_logical, encode_logical, rule_type};
 use crate::options::{InterfaceType, QueryType};
 use crate::{ConfigError, options};
 
@@ -276,6 +276,10 @@ impl HeadlessRule {
 impl Field for HeadlessRule {
     fn absent() -> Self {
         Self::Default(Box::default())
+    }
+
+    fn decode_or_null(cursor: &Cursor<'_>) -> Result<Self, ConfigError> {
+        if cursor.node().is_null() { Err(cursor.error(NULL_RULE)) } else { Self::decode(cursor) }
     }
 
     fn decode(cursor: &Cursor<'_>) -> Result<Self, ConfigError> {

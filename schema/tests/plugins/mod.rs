@@ -5,8 +5,9 @@ use crosspoint_schema::decode::{
 };
 use crosspoint_schema::json_schema::{Described, ObjectSchema};
 use crosspoint_schema::options::{
-    AuthUser, DialOptions, DnsAddressOptions, DomainResolver, ListenOptions, MultiplexInOptions, MultiplexOutOptions,
-    ServerOptions, TlsInOptions, TlsOutOptions, TransportOptions, UdpOverTcpOptions,
+    AuthUser, DialOptions, DnsAddressOptions, DomainResolver, ListenOptions, MultiplexInOptions,
+    MultiplexOutOptions, ServerOptions, TlsInOptions, TlsOutOptions, TransportOptions,
+    UdpOverTcpOptions,
 };
 use crosspoint_schema::{ConfigError, Kind, RawOptions, notice, options};
 use serde_json::Value;
@@ -257,6 +258,16 @@ options! {
 }
 
 options! {
+    /// `dhcp` DNS server.
+    pub(crate) struct DhcpDns ("option.DHCPDNSServerOptions") {
+        /// As in the reference.
+        pub dial: DialOptions = flatten,
+        /// As in the reference.
+        pub interface: String = "interface",
+    }
+}
+
+options! {
     /// `hosts` DNS server.
     pub(crate) struct HostsDns ("option.HostsDNSServerOptions") {
         /// As in the reference.
@@ -324,6 +335,7 @@ fn table() -> Vec<Row> {
         row::<HttpsDns>(DnsServer, "h3"),
         row::<FakeIpDns>(DnsServer, "fakeip"),
         row::<HostsDns>(DnsServer, "hosts"),
+        row::<DhcpDns>(DnsServer, "dhcp"),
         row::<ResolvedDns>(DnsServer, "resolved"),
         row::<ResolvedService>(Service, "resolved"),
     ]
@@ -331,8 +343,26 @@ fn table() -> Vec<Row> {
 
 /// Types of the reference that have no stand-in here.
 const OTHERS: &[&str] = &[
-    "tun", "redirect", "tproxy", "shadowsocks", "vmess", "naive", "shadowtls", "vless", "anytls", "hysteria", "tuic",
-    "hysteria2", "shadowsocksr", "urltest", "tor", "ssh", "wireguard", "tailscale", "derp", "ssm-api", "dhcp",
+    "tun",
+    "redirect",
+    "tproxy",
+    "shadowsocks",
+    "vmess",
+    "naive",
+    "shadowtls",
+    "vless",
+    "anytls",
+    "hysteria",
+    "tuic",
+    "hysteria2",
+    "shadowsocksr",
+    "urltest",
+    "tor",
+    "ssh",
+    "wireguard",
+    "tailscale",
+    "derp",
+    "ssm-api",
 ];
 
 /// The canonical options of a component; `None` where no stand-in has its type though the reference does.
@@ -353,5 +383,8 @@ pub(crate) fn canonical(raw: RawOptions<'_>) -> Option<Result<Value, ConfigError
 /// The stand-ins for a schema.
 #[allow(dead_code)]
 pub(crate) fn described() -> Vec<Described> {
-    table().into_iter().map(|(kind, type_name, _, describe)| Described { kind, type_name, describe }).collect()
+    table()
+        .into_iter()
+        .map(|(kind, type_name, _, describe)| Described { kind, type_name, describe })
+        .collect()
 }
