@@ -101,9 +101,11 @@ impl Control {
         &self.clients
     }
 
-    /// Closes the socket and removes its name. Called once, at the end of the process.
+    /// Removes the socket's name. Called at the end of the process, which closes the socket.
     pub fn close(&self) {
-        *self.lock() = None;
+        if let Some(bound) = self.lock().take() {
+            bound.unlink();
+        }
     }
 
     /// The component that serves this socket, to be planned with every configuration.

@@ -114,12 +114,19 @@ impl Bound {
     }
 }
 
-impl Drop for Bound {
-    fn drop(&mut self) {
+impl Bound {
+    /// Takes the name away, if it still leads here. Nobody new can connect then.
+    pub fn unlink(&self) {
         if self.is_reachable() {
             // It may be gone in this instant; a name that is left behind is found to be dead next time.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        self.unlink();
     }
 }
 
