@@ -1,1 +1,53 @@
-//! Names every plugin crate so that the linker keeps its registrations.
+//! Every plugin crate, named, so that the linker keeps its registrations; and the list that start-up
+//! compares with what was really linked in.
+
+use crosspoint_base as _;
+use crosspoint_dns as _;
+use crosspoint_kernel::{Kind, plugin};
+
+/// The plugins that the features of this build promise: one line per role.
+const PROMISED: &[(bool, Kind, &str)] = &[
+    (cfg!(feature = "mixed"), Kind::Inbound, "mixed"),
+    (cfg!(feature = "socks"), Kind::Inbound, "socks"),
+    (cfg!(feature = "socks"), Kind::Outbound, "socks"),
+    (cfg!(feature = "http"), Kind::Inbound, "http"),
+    (cfg!(feature = "http"), Kind::Outbound, "http"),
+    (cfg!(feature = "direct"), Kind::Inbound, "direct"),
+    (cfg!(feature = "direct"), Kind::Outbound, "direct"),
+    (cfg!(feature = "block"), Kind::Outbound, "block"),
+    (cfg!(feature = "selector"), Kind::Outbound, "selector"),
+    (cfg!(feature = "urltest"), Kind::Outbound, "urltest"),
+    (cfg!(feature = "dns-local"), Kind::DnsServer, "local"),
+    (cfg!(feature = "dns-hosts"), Kind::DnsServer, "hosts"),
+];
+
+/// The plugins that this build promises.
+pub fn promised() -> impl Iterator<Item = (Kind, &'static str)> {
+    PROMISED.iter().filter(|(on, ..)| *on).map(|(_, kind, name)| (*kind, *name))
+}
+
+/// Compares what is promised with what is linked in. A program that links plugins of its own beside
+/// these may have more.
+///
+/// # Errors
+/// A plugin that is missing or registered twice: a defect of the build.
+pub fn verify() -> Result<(), String> {
+    let name = |(kind, type_name): (Kind, &str)| format!("{} {type_name}", kind.name());
+    if let Some(twice) = plugin::duplicates().first() {
+        return Err(format!("plugin {} is registered twice", name(*twice)));
+    }
+    match promised().find(|key| !plugin::registry().contains_key(key)) {
+        Some(missing) => Err(format!("plugin {} is missing from this build", name(missing))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_build_keeps_its_promise() {
+        super::verify().expect("registrations");
+        let linked = crosspoint_kernel::plugin::registry().len();
+        assert_eq!(linked, super::promised().count(), "a plugin is missing from PROMISED");
+    }
+}
