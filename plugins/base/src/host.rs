@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crosspoint_kernel::addr;
+
 /// Longest host name accepted, in bytes (one length octet in SOCKS5, RFC 1928 §5).
 pub const MAX_NAME: usize = 255;
 
@@ -95,6 +97,27 @@ impl<'a> Target<'a> {
         let host = Host::parse(host)?;
         // A bare IPv6 address would have lost its last group to the port.
         (matches!(host, Host::V6(_)) <= text.starts_with('[')).then_some(Self { host, port })
+    }
+}
+
+impl From<Target<'_>> for addr::Target {
+    fn from(target: Target<'_>) -> Self {
+        let host = match target.host {
+            Host::V4(ip) => addr::Host::Ip(ip.into()),
+            Host::V6(ip) => addr::Host::Ip(ip.into()),
+            Host::Name(name) => addr::Host::Name(name.into()),
+        };
+        Self { host, port: target.port }
+    }
+}
+
+impl<'a> From<&'a addr::Target> for Target<'a> {
+    fn from(target: &'a addr::Target) -> Self {
+        let host = match &target.host {
+            addr::Host::Ip(ip) => (*ip).into(),
+            addr::Host::Name(name) => Host::Name(name),
+        };
+        Self { host, port: target.port }
     }
 }
 

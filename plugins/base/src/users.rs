@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 
+use arc_swap::{ArcSwapOption, Guard};
+
 /// Checks credentials that came in over the wire.
 pub trait Authenticate {
     /// The user's name when the pair is right.
@@ -24,6 +26,11 @@ impl Users {
             by_name.entry(name.into()).or_default().push(password.as_bytes().into());
         }
         (!by_name.is_empty()).then_some(Self { by_name })
+    }
+
+    /// Whether there is such a user.
+    pub fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
     }
 
     /// Whether `name` may log in with exactly the passwords it has in `other`.
@@ -47,6 +54,27 @@ impl Authenticate for Users {
             right |= same(candidate, password);
         }
         right.then(|| name.clone())
+    }
+}
+
+/// The users in force: connections read them, a reload replaces them.
+#[derive(Clone, Debug)]
+pub struct SharedUsers(Arc<ArcSwapOption<Users>>);
+
+impl SharedUsers {
+    /// Shares a set; `None` means that nobody has to log in.
+    pub fn new(users: Option<Users>) -> Self {
+        Self(Arc::new(ArcSwapOption::from_pointee(users)))
+    }
+
+    /// The set in force.
+    pub fn load(&self) -> Guard<Option<Arc<Users>>> {
+        self.0.load()
+    }
+
+    /// Puts another set in force and returns the previous one.
+    pub fn replace(&self, users: Option<Users>) -> Option<Arc<Users>> {
+        self.0.swap(users.map(Arc::new))
     }
 }
 

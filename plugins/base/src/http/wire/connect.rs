@@ -71,7 +71,8 @@ impl Connect {
         for &(name, value) in &options.headers {
             let name = canonical(name);
             match name.as_str() {
-                "Host" => drop(host.get_or_insert_with(|| value.into())),
+                "Host" if value.is_empty() => {}
+                "Host" => drop(host.get_or_insert_with(|| Box::<str>::from(value))),
                 "User-Agent" => drop(agent.get_or_insert(value)),
                 // The message has no body.
                 "Content-Length" | "Transfer-Encoding" | "Trailer" => {}
@@ -103,7 +104,7 @@ impl Connect {
         rest.extend_from_slice(b"\r\n");
         Ok(Self {
             path: escape_path(options.path)?.into(),
-            host: host.filter(|host: &Box<str>| !host.is_empty()),
+            host,
             rest: rest.into(),
         })
     }

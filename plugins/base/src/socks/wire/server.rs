@@ -321,13 +321,16 @@ fn strings4(input: &[u8], named: bool) -> Result<Option<Strings<'_>>, ServerErro
 }
 
 /// A string behind a length octet.
-fn short_string(input: &[u8]) -> Option<(&[u8], &[u8])> {
+fn short_string(input: &[u8]) -> Option<Split<'_>> {
     let (&len, rest) = input.split_first()?;
     rest.split_at_checked(len.into())
 }
 
+/// A part of the input and what follows it.
+type Split<'i> = (&'i [u8], &'i [u8]);
+
 /// A string before a zero octet, at most 255 bytes long.
-fn zero_string(input: &[u8]) -> Result<Option<(&[u8], &[u8])>, ServerError> {
+fn zero_string(input: &[u8]) -> Result<Option<Split<'_>>, ServerError> {
     match input.iter().take(MAX_NAME + 1).position(|&b| b == 0) {
         Some(at) => Ok(input
             .split_at_checked(at)

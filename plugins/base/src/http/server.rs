@@ -1,0 +1,18 @@
+//! Inbound `http`.
+
+use crosspoint_kernel::{Kind, Plugin};
+use crosspoint_schema::decode::Options as _;
+
+use super::HttpMixedInOptions;
+use crate::opening::Speaks;
+use crate::proxy::ProxySpec;
+use crate::spec::done;
+
+inventory::submit! {
+    Plugin {
+        kind: Kind::Inbound,
+        type_name: "http",
+        schema: HttpMixedInOptions::describe,
+        parse: |raw| done(ProxySpec::<HttpMixedInOptions>::parse(raw, Speaks::Http)?),
+    }
+}

@@ -1,0 +1,18 @@
+//! Inbound `socks`.
+
+use crosspoint_kernel::{Kind, Plugin};
+use crosspoint_schema::decode::Options as _;
+
+use super::SocksInOptions;
+use crate::opening::Speaks;
+use crate::proxy::ProxySpec;
+use crate::spec::done;
+
+inventory::submit! {
+    Plugin {
+        kind: Kind::Inbound,
+        type_name: "socks",
+        schema: SocksInOptions::describe,
+        parse: |raw| done(ProxySpec::<SocksInOptions>::parse(raw, Speaks::Socks)?),
+    }
+}
