@@ -202,4 +202,40 @@ mod tests {
         std::thread::sleep(LOG_INTERVAL);
         assert!(due(&last));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_pause_end_or_pass() {
+        let cx = crate::net::testkit::Kit::default().cx();
+        let mut pause = Pause::default();
+        let on = |pause: &mut Pause, code| pause.on(&io::Error::from_raw_os_error(code), &cx);
+        // A lack of resources: longer and longer, until a connection comes.
+        let mut waits = Vec::new();
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EMFILE] {
+            on(&mut pause, code).unwrap();
+            let started = Instant::now();
+            pause.wait().await;
+            waits.push(started.elapsed().as_millis());
+        }
+        assert_eq!(waits, [50, 100, 200, 400, 400]);
+        pause.clear();
+        on(&mut pause, libc::EMFILE).unwrap();
+        let started = Instant::now();
+        // A beat in between does not start the pause anew.
+        let _ = tokio::time::timeout(Duration::from_millis(30), pause.wait()).await;
+        pause.wait().await;
+        assert_eq!(started.elapsed().as_millis(), 50);
+        pause.clear();
+
+        // Errors of one client: the next one is taken at once, unless there is no end of them.
+        for _ in 1..STRIKES {
+            on(&mut pause, libc::ECONNABORTED).unwrap();
+            assert!(!pause.is_due());
+        }
+        on(&mut pause, libc::EPROTO).unwrap();
+        assert!(pause.is_due());
+
+        // A broken socket is for the supervisor.
+        let fault = on(&mut pause, libc::EBADF).unwrap_err();
+        assert_eq!(fault.to_string(), "accept: bad file descriptor");
+    }
 }
