@@ -2,7 +2,7 @@
 
 use super::{Cursor, Field, nearest, quote};
 use crate::ConfigError;
-use crate::json::{Member, Object};
+use crate::json::{Member, Node, Object, overlay};
 
 /// An object whose members are taken one by one. Errors are kept, and [`Self::finish`] reports the one that comes first in
 /// the document, as a decoder that walks the document would.
@@ -80,13 +80,33 @@ impl<'a> ObjectCursor<'a> {
         decode: impl FnOnce(&Cursor<'_>) -> Result<T, ConfigError>,
     ) -> Option<T> {
         let (i, member) = self.find(key)?;
-        match decode(&self.cursor.member(&member.key, &member.value)) {
+        let repeated = self.repeated(key, member);
+        let node = repeated.as_ref().unwrap_or(&member.value);
+        match decode(&self.cursor.member(&member.key, node)) {
             Ok(value) => Some(value),
             Err(error) => {
                 self.keep(i, error);
                 None
             }
         }
+    }
+
+    /// Outside of typed objects, where the reference keeps the last of equal keys only, it decodes one after the other into
+    /// the same variable.
+    fn repeated(&self, key: &str, last: &Member) -> Option<Node> {
+        if self.cursor.is_pruned() {
+            return None;
+        }
+        let same = |member: &&Member| member.key.eq_ignore_ascii_case(key);
+        let mut nodes = self
+            .object
+            .members
+            .iter()
+            .filter(same)
+            .flat_map(|member| member.earlier.iter().chain([&member.value]))
+            .take_while(|node| !std::ptr::eq(*node, &last.value));
+        let first = nodes.next()?.clone();
+        Some(overlay(nodes.fold(first, |merged, node| overlay(merged, node)), &last.value))
     }
 
     /// Whether the document has this member, in any case of letters and with any value but an emptied one.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::merge::forget_repeated;
 use super::{MergeError, Node, Sources, SyntaxError, merge, parse_source};
 
 /// Why a configuration could not be read. The wording is the reference's.
@@ -100,8 +101,13 @@ impl Loader<'_> {
         files.sort_by(|a, b| a.0.cmp(&b.0));
         let mut rest = files.iter();
         let mut root = rest.next().ok_or(LoadError::Nothing)?.1.clone();
+        if files.len() > 1 {
+            forget_repeated(&mut root);
+        }
         for (path, node) in rest {
-            merge(&mut root, node.clone())
+            let mut node = node.clone();
+            forget_repeated(&mut node);
+            merge(&mut root, node)
                 .map_err(|error| LoadError::Merge { path: path.clone(), error })?;
         }
         Ok(Loaded { sources, files, root })

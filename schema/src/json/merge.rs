@@ -68,3 +68,42 @@ fn go_type(value: &Value) -> &'static str {
         Value::Object(_) => "*badjson.JSONObject",
     }
 }
+
+/// Forgets the earlier values of repeated keys: before it merges files, the reference keeps the last ones only.
+pub(super) fn forget_repeated(node: &mut Node) {
+    match &mut node.value {
+        Value::Array(items) => items.iter_mut().for_each(forget_repeated),
+        Value::Object(object) => {
+            for member in &mut object.members {
+                member.earlier.clear();
+                forget_repeated(&mut member.value);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What decoding one value after the other into the same variable makes of them in Go: objects merge, any other value
+/// replaces the one before.
+#[must_use]
+pub fn overlay(first: Node, later: &Node) -> Node {
+    match (first.value, &later.value) {
+        (Value::Object(mut object), Value::Object(more)) => {
+            for member in &more.members {
+                match object.members.iter_mut().find(|m| m.key.eq_ignore_ascii_case(&member.key)) {
+                    Some(mine) => {
+                        let old = std::mem::replace(&mut mine.value, member.value.clone());
+                        mine.value = overlay(old, &member.value);
+                    }
+                    None => object.members.push(member.clone()),
+                }
+            }
+            Node { value: Value::Object(object), span: later.span }
+        }
+        // `null` leaves a plain variable alone.
+        (first @ (Value::Bool(_) | Value::Number(_) | Value::String(_)), Value::Null) => {
+            Node { value: first, span: later.span }
+        }
+        _ => later.clone(),
+    }
+}

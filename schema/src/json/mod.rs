@@ -11,7 +11,7 @@ mod source;
 
 pub use emit::{compact, pretty, to_json};
 pub use load::{LoadError, Loaded, Loader};
-pub use merge::{MergeError, merge};
+pub use merge::{MergeError, merge, overlay};
 pub use parse::{MAX_DEPTH, SyntaxError, parse, parse_source};
 pub use source::{Location, Source, SourceId, Sources, Span};
 
@@ -62,8 +62,10 @@ pub struct Member {
     pub key: String,
     /// Where the key was written.
     pub key_span: Span,
-    /// The value.
+    /// The value: the last one, where the key is repeated.
     pub value: Node,
+    /// Earlier values of a repeated key, which matter in the few objects that the reference decodes one after the other.
+    pub earlier: Vec<Node>,
 }
 
 impl PartialEq for Member {
@@ -163,7 +165,9 @@ impl Object {
         let key = key.into();
         match self.members.iter_mut().find(|m| m.key == key) {
             Some(member) => member.value = value,
-            None => self.members.push(Member { key, key_span: value.span, value }),
+            None => {
+                self.members.push(Member { key, key_span: value.span, value, earlier: Vec::new() })
+            }
         }
     }
 }

@@ -192,11 +192,16 @@ impl<'a> Parser<'a> {
             self.at += 1;
             self.skip()?;
             let value = self.value()?;
-            match places.get(&key).and_then(|at| object.members.get_mut(*at)) {
-                Some(member) => *member = Member { key, key_span, value },
+            let member = Member { key, key_span, value, earlier: Vec::new() };
+            match places.get(&member.key).and_then(|at| object.members.get_mut(*at)) {
+                Some(place) => {
+                    let old = std::mem::replace(place, member);
+                    place.earlier = old.earlier;
+                    place.earlier.push(old.value);
+                }
                 None => {
-                    places.insert(key.clone(), object.members.len());
-                    object.members.push(Member { key, key_span, value });
+                    places.insert(member.key.clone(), object.members.len());
+                    object.members.push(member);
                 }
             }
             self.skip()?;

@@ -71,7 +71,6 @@ impl Sources {
     }
 
     /// All files in the order they were added.
-    #[must_use]
     pub fn iter(&self) -> std::slice::Iter<'_, Source> {
         self.list.iter()
     }

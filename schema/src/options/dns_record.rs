@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::ConfigError;
 use crate::decode::{Cursor, Field, quote as go_quote};
 use crate::json_schema::SchemaBuilder;
-use crate::options::QueryType;
+use crate::options::{QueryType, dns_svcb};
 
 /// One resource record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +50,12 @@ enum Part {
     Word,
     /// A quoted string to the end, without length.
     Rest,
+    /// `key=value` to the end.
+    Params,
 }
 
 fn layout(rtype: QueryType) -> Option<&'static [Part]> {
-    use Part::{Ip4, Ip6, Name, Rest, Text, Texts, U8, U16, U32, Word};
+    use Part::{Ip4, Ip6, Name, Params, Rest, Text, Texts, U8, U16, U32, Word};
     Some(match rtype.0 {
         1 => &[Ip4],
         28 => &[Ip6],
@@ -68,6 +70,8 @@ fn layout(rtype: QueryType) -> Option<&'static [Part]> {
         17 => &[Name, Name],
         33 => &[U16, U16, U16, Name],
         35 => &[U16, U16, Text, Text, Text, Name],
+        // SVCB, HTTPS
+        64 | 65 => &[U16, Name, Params],
         256 => &[U16, U16, Rest],
         257 => &[U8, Word, Rest],
         _ => return None,
@@ -348,6 +352,21 @@ fn encode_data(rtype: QueryType, tokens: &[&str]) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     let mut tokens = tokens.iter().copied();
     for part in parts {
+        if matches!(part, Part::Params) {
+            // A quoted value is a token of its own behind `key=`.
+            let mut params: Vec<(String, Vec<u8>)> = Vec::new();
+            for token in tokens.by_ref() {
+                match (token.strip_prefix('"'), params.last_mut()) {
+                    (Some(_), Some((_, value))) => *value = unquote(token),
+                    _ => {
+                        let (key, value) = token.split_once('=').unwrap_or((token, ""));
+                        params.push((key.to_owned(), unquote(value)));
+                    }
+                }
+            }
+            out.extend(dns_svcb::encode(&params).ok_or_else(|| bad("parameters"))?);
+            break;
+        }
         let Some(token) = tokens.next() else { return Err(bad("")) };
         let fail = || bad(token);
         match part {
@@ -365,6 +384,7 @@ fn encode_data(rtype: QueryType, tokens: &[&str]) -> Result<Vec<u8>, String> {
                 }
             }
             Part::Rest => out.extend(unquote(token)),
+            Part::Params => {}
         }
     }
     match tokens.next() {
@@ -415,6 +435,10 @@ fn show_data(parts: &[Part], data: &[u8]) -> Option<String> {
                 }
             }
             Part::Rest => out.push(quote(std::mem::take(&mut rest))),
+            Part::Params => {
+                let params = dns_svcb::decode(std::mem::take(&mut rest))?;
+                out.extend(params.iter().map(|(key, value)| format!("{key}={}", quote(value))));
+            }
         }
     }
     rest.is_empty().then(|| out.join(" "))

@@ -11,6 +11,7 @@ mod dns_codes;
 mod dns_legacy;
 mod dns_record;
 mod dns_rule;
+mod dns_svcb;
 mod domain_resolver;
 mod experimental;
 mod listen;
