@@ -1,2 +1,7 @@
-//! The `crosspoint` daemon.
-fn main() {}
+//! The `crosspoint` daemon and its command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    crosspoint::main_with_args(std::env::args_os())
+}

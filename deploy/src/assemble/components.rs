@@ -22,20 +22,64 @@ use super::Decoded;
 fn known_to_reference(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Inbound => &[
-            "anytls", "direct", "http", "hysteria", "hysteria2", "mixed", "naive", "redirect",
-            "shadowsocks", "shadowsocksr", "shadowtls", "socks", "tproxy", "trojan", "tuic", "tun",
-            "vless", "vmess",
+            "anytls",
+            "direct",
+            "http",
+            "hysteria",
+            "hysteria2",
+            "mixed",
+            "naive",
+            "redirect",
+            "shadowsocks",
+            "shadowsocksr",
+            "shadowtls",
+            "socks",
+            "tproxy",
+            "trojan",
+            "tuic",
+            "tun",
+            "vless",
+            "vmess",
         ],
         Kind::Outbound => &[
-            "anytls", "block", "direct", "dns", "http", "hysteria", "hysteria2", "selector",
-            "shadowsocks", "shadowsocksr", "shadowtls", "socks", "ssh", "tor", "trojan", "tuic",
-            "urltest", "vless", "vmess", "wireguard",
+            "anytls",
+            "block",
+            "direct",
+            "dns",
+            "http",
+            "hysteria",
+            "hysteria2",
+            "selector",
+            "shadowsocks",
+            "shadowsocksr",
+            "shadowtls",
+            "socks",
+            "ssh",
+            "tor",
+            "trojan",
+            "tuic",
+            "urltest",
+            "vless",
+            "vmess",
+            "wireguard",
         ],
         Kind::Endpoint => &["tailscale", "wireguard"],
         Kind::Service => &["derp", "resolved", "ssm-api"],
         Kind::DnsServer => &[
-            "", "dhcp", "fakeip", "h3", "hosts", "https", "legacy", "local", "quic", "resolved",
-            "tailscale", "tcp", "tls", "udp",
+            "",
+            "dhcp",
+            "fakeip",
+            "h3",
+            "hosts",
+            "https",
+            "legacy",
+            "local",
+            "quic",
+            "resolved",
+            "tailscale",
+            "tcp",
+            "tls",
+            "udp",
         ],
     }
 }
@@ -45,7 +89,8 @@ fn plugin(raw: &RawComponent, cx: &Context) -> Result<&'static Plugin, ConfigErr
     if let Some(plugin) = registry().get(&(raw.kind, name)) {
         return Ok(plugin);
     }
-    if known_to_reference(raw.kind).contains(&name) && !(name.is_empty() && raw.legacy_dns.is_none())
+    if known_to_reference(raw.kind).contains(&name)
+        && !(name.is_empty() && raw.legacy_dns.is_none())
     {
         let what = raw.kind.indexed(raw.index);
         let message = format!("{} type {name} is not in this build", raw.kind.name());
@@ -133,10 +178,12 @@ fn unique(planned: Vec<Planned>) -> Result<Vec<Planned>, ConfigError> {
             Some(place) if next.id.kind == Kind::DnsServer => kept[*place] = next,
             Some(place) => {
                 let (kind, tag) = (next.id.kind.name(), &next.id.tag);
-                return Err(ConfigError::new("", format!("duplicate {kind} tag: {tag}")).hint(format!(
-                    "{} and {} have the same name; one without a tag is named by its index",
-                    kept[*place].path, next.path
-                )));
+                return Err(ConfigError::new("", format!("duplicate {kind} tag: {tag}")).hint(
+                    format!(
+                        "{} and {} have the same name; one without a tag is named by its index",
+                        kept[*place].path, next.path
+                    ),
+                ));
             }
             None => {
                 places.insert(next.id.clone(), kept.len());
