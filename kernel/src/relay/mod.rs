@@ -10,6 +10,8 @@ mod packets;
 mod pipe;
 mod stream;
 #[cfg(test)]
+mod packet_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{

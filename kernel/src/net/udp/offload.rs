@@ -47,6 +47,8 @@ pub(super) struct Offload {
     pub(super) state: UdpSocketState,
     /// IPv4 addresses must be mapped.
     v6: bool,
+    /// The system knows the destination: naming it again costs a route lookup.
+    connected: bool,
     /// Largest segment that the path has not refused yet.
     segment: AtomicUsize,
 }
@@ -61,6 +63,7 @@ impl Offload {
         Ok(Self {
             state: sys::prepare(socket, local)?,
             v6: socket.local_addr()?.is_ipv6(),
+            connected: socket.peer_addr().is_ok(),
             segment: AtomicUsize::new(RUN / 2),
         })
     }
@@ -192,16 +195,25 @@ impl Offload {
         segment_size: Option<usize>,
     ) -> io::Result<()> {
         let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip };
+        let send = || match segment_size.is_some() || src_ip.is_some() {
+            true => self.state.try_send(socket.into(), &transmit),
+            // Control messages would only be parsed in vain.
+            false if self.connected => Ok(rustix::net::send(socket, contents, FLAGS).map(drop)?),
+            false => Ok(rustix::net::sendto(socket, contents, FLAGS, &destination).map(drop)?),
+        };
         // A new socket is writable long before the reactor says so: try, and ask afterwards.
-        match self.state.try_send(socket.into(), &transmit) {
+        match send() {
+            // Once more through the reactor, so that it knows.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // Once more through the reactor, so that it knows.
-                socket.try_io(Interest::WRITABLE, || self.state.try_send(socket.into(), &transmit))
+                socket.try_io(Interest::WRITABLE, send)
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => send(),
             result => result,
         }
     }
 }
+
+const FLAGS: rustix::net::SendFlags = rustix::net::SendFlags::empty();
 
 fn no_offload(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE))
