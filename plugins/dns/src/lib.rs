@@ -1,1 +1,6 @@
-//! DNS servers: local and hosts.
+//! DNS servers, one folder per type: `local` (the system's resolver) and `hosts`.
+
+#[cfg(feature = "hosts")]
+pub mod hosts;
+#[cfg(feature = "local")]
+pub mod local;

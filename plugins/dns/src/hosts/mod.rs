@@ -1,0 +1,146 @@
+//! DNS server `hosts`: answers from hosts files and from the configuration.
+
+mod file;
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use crosspoint_kernel::{
+    BoxFuture, BuildCx, BuildError, Component, Kind, Plugin, Spec,
+    resolve::{DnsServer, Family, ResolveError},
+};
+use crosspoint_schema::{
+    ConfigError, RawOptions,
+    decode::{Listable, Map, Options as _},
+    options,
+};
+use file::HostsFile;
+
+/// Read where no `path` is given.
+const DEFAULT_PATH: &str = "/etc/hosts";
+
+inventory::submit! {
+    Plugin { kind: Kind::DnsServer, type_name: "hosts", schema: HostsOptions::describe, parse }
+}
+
+options! {
+    /// Answers from hosts files and from the configuration.
+    pub struct HostsOptions ("option.HostsDNSServerOptions") {
+        /// Hosts files; /etc/hosts where none is given. Environment variables are expanded.
+        pub path: Listable<String> = "path",
+        /// Names and their addresses; they win over files.
+        pub predefined: Predefined = "predefined",
+    }
+}
+
+type Predefined = crosspoint_schema::decode::NodeMap<Listable<crosspoint_schema::decode::Addr>>;
+
+fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
+    Ok(Arc::new(HostsSpec(raw.parse()?)))
+}
+
+#[derive(Debug)]
+struct HostsSpec(HostsOptions);
+
+impl Spec for HostsSpec {
+    fn canonical(&self) -> Map {
+        self.0.to_map()
+    }
+
+    fn build(self: Arc<Self>, _: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
+        let predefined = self.0.predefined.0.iter().map(|(name, addresses)| {
+            (canonical(name), addresses.iter().map(|address| address.ip).collect())
+        });
+        let files = if self.0.path.is_empty() {
+            vec![HostsFile::new(DEFAULT_PATH)]
+        } else {
+            self.0.path.iter().map(|path| HostsFile::new(&expand(path))).collect()
+        };
+        let hosts = Hosts { predefined: predefined.collect(), files };
+        Box::pin(async { Ok(Component { dns: Some(Arc::new(hosts)), ..Component::default() }) })
+    }
+}
+
+/// Lower case, without the final dot.
+fn canonical(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+/// `$NAME` and `${NAME}` from the environment, as Go's os.ExpandEnv does for these forms.
+fn expand(path: &str) -> String {
+    let mut out = String::new();
+    let mut rest = path;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        let tail = &rest[at + 1..];
+        let (name, after) = match tail.strip_prefix('{').and_then(|t| t.split_once('}')) {
+            Some((name, after)) => (name, after),
+            None => {
+                let end = tail
+                    .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                    .unwrap_or(tail.len());
+                tail.split_at(end)
+            }
+        };
+        out.push_str(&std::env::var(name).unwrap_or_default());
+        rest = after;
+    }
+    out + rest
+}
+
+struct Hosts {
+    predefined: HashMap<String, Vec<IpAddr>>,
+    files: Vec<HostsFile>,
+}
+
+impl Hosts {
+    fn find(&self, name: &str, family: Family) -> Result<Vec<IpAddr>, ResolveError> {
+        let name = canonical(name);
+        let found = match self.predefined.get(&name) {
+            Some(addresses) => Some(addresses.clone()),
+            None => self.files.iter().find_map(|file| file.lookup(&name)),
+        };
+        let mut found = found.ok_or(ResolveError::NotFound { name: name.into() })?;
+        found.retain(|ip| ip.is_ipv4() == (family == Family::V4));
+        Ok(found)
+    }
+}
+
+impl DnsServer for Hosts {
+    fn lookup<'a>(
+        &'a self,
+        name: &'a str,
+        family: Family,
+    ) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
+        // A stat every five seconds at most: not worth a thread.
+        Box::pin(async move { self.find(name, family) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn predefined_names_win_and_a_miss_is_an_error() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("hosts");
+        std::fs::write(&path, "192.0.2.7 a.example b.example\n2001:db8::7 b.example\n")
+            .expect("written");
+        let hosts = Hosts {
+            predefined: HashMap::from([("a.example".to_owned(), vec![IpAddr::from([10, 0, 0, 1])])]),
+            files: vec![HostsFile::new(path.to_str().expect("UTF-8"))],
+        };
+        assert_eq!(hosts.find("A.example.", Family::V4).unwrap(), [IpAddr::from([10, 0, 0, 1])]);
+        assert!(hosts.find("a.example", Family::V6).unwrap().is_empty());
+        assert_eq!(hosts.find("b.example", Family::V6).unwrap().len(), 1);
+        assert!(hosts.find("c.example", Family::V4).is_err());
+    }
+
+    #[test]
+    fn variables_are_expanded() {
+        let path = std::env::var("PATH").expect("PATH is set");
+        assert_eq!(expand("a/$PATH/b"), format!("a/{path}/b"));
+        assert_eq!(expand("${PATH}b"), format!("{path}b"));
+        assert_eq!(expand("/etc/hosts"), "/etc/hosts");
+    }
+}
