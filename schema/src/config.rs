@@ -156,8 +156,14 @@ fn unique(
     let mut seen: HashMap<&str, Span> = HashMap::new();
     for raw in first.iter().chain(second).filter(|raw| !raw.tag.is_empty()) {
         if let Some(other) = seen.insert(&raw.tag, raw.span()) {
-            let mut error = ConfigError::new("", format!("duplicate {what} tag: {}", raw.tag))
-                .at(cx.locate(raw.span()));
+            let message = format!("duplicate {what} tag: {}", raw.tag);
+            // Each file was decoded by itself before files were merged, so the reference reports only the merged whole.
+            let error = if raw.span().source == other.source {
+                ConfigError::new("", message)
+            } else {
+                ConfigError::create("unmarshal merged config", message)
+            };
+            let mut error = error.at(cx.locate(raw.span()));
             error.hint = cx.locate(other).map(|other| format!("the first one stands at {other}"));
             return Err(error);
         }

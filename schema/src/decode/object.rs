@@ -106,7 +106,7 @@ impl<'a> ObjectCursor<'a> {
             .flat_map(|member| member.earlier.iter().chain([&member.value]))
             .take_while(|node| !std::ptr::eq(*node, &last.value));
         let first = nodes.next()?.clone();
-        Some(overlay(nodes.fold(first, |merged, node| overlay(merged, node)), &last.value))
+        Some(overlay(nodes.fold(first, overlay), &last.value))
     }
 
     /// Whether the document has this member, in any case of letters and with any value but an emptied one.

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::{Config, ConfigError, Context};
+
 use super::merge::forget_repeated;
 use super::{MergeError, Node, Sources, SyntaxError, merge, parse_source};
 
@@ -10,7 +12,7 @@ use super::{MergeError, Node, Sources, SyntaxError, merge, parse_source};
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// A file cannot be read.
-    #[error("read config at {path}: {error}")]
+    #[error("read config at {path}: {}", open_error(path, error))]
     Read {
         /// The path as given.
         path: String,
@@ -18,7 +20,7 @@ pub enum LoadError {
         error: io::Error,
     },
     /// A directory cannot be listed.
-    #[error("read config directory at {path}: {error}")]
+    #[error("read config directory at {path}: {}", open_error(path, error))]
     Directory {
         /// The path as given.
         path: String,
@@ -33,6 +35,9 @@ pub enum LoadError {
         /// What is wrong where.
         error: SyntaxError,
     },
+    /// One of several files does not decode by itself.
+    #[error("{0}")]
+    Config(#[from] Box<ConfigError>),
     /// Two files do not fit together.
     #[error("merge config at {path}: {error}")]
     Merge {
@@ -44,6 +49,16 @@ pub enum LoadError {
     /// No file was given or found.
     #[error("unmarshal merged config: EOF")]
     Nothing,
+}
+
+/// A system error as Go prints it.
+fn open_error(path: &str, error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    let lower: String =
+        chars.next().into_iter().flat_map(char::to_lowercase).chain(chars).collect();
+    if path == "stdin" { lower } else { format!("open {path}: {lower}") }
 }
 
 /// What to read, and how.
@@ -81,10 +96,11 @@ impl Loaded {
 }
 
 impl Loader<'_> {
-    /// Reads all files, then merges them sorted by path.
+    /// Reads all files, then merges them sorted by path. Several files are decoded one by one before, except for the
+    /// options that only plugins know.
     ///
     /// # Errors
-    /// A file that cannot be read or parsed, or files that contradict each other in kind.
+    /// A file that cannot be read, parsed or decoded, or files that contradict each other in kind.
     pub fn load(self) -> Result<Loaded, LoadError> {
         let mut sources = Sources::new();
         let mut files = Vec::new();
@@ -99,6 +115,13 @@ impl Loader<'_> {
             }
         }
         files.sort_by(|a, b| a.0.cmp(&b.0));
+        if files.len() > 1 {
+            // Each file must stand by itself, so that a mistake is told with its place and not as a conflict of files.
+            let cx = Context::new(sources.clone());
+            for (_, node) in &files {
+                Config::decode(node, &cx).map_err(Box::new)?;
+            }
+        }
         let mut rest = files.iter();
         let mut root = rest.next().ok_or(LoadError::Nothing)?.1.clone();
         if files.len() > 1 {

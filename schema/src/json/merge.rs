@@ -60,7 +60,7 @@ fn merge_at(first: &mut Node, later: Node, path: &mut Vec<String>) -> Result<(),
 /// How Go names the type it decodes this value into.
 fn go_type(value: &Value) -> &'static str {
     match value {
-        Value::Null => "<nil>",
+        Value::Null => "nil",
         Value::Bool(_) => "bool",
         Value::Number(_) => "float64",
         Value::String(_) => "string",

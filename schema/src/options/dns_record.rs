@@ -125,6 +125,13 @@ impl DnsRecord {
         Ok(Self { owner, rtype, class, ttl, data, base64: false })
     }
 
+    /// Whether a text stands for the data of this record.
+    fn is_text(&self, text: &str) -> bool {
+        let Ok(tokens) = tokens(text) else { return false };
+        let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+        encode_data(self.rtype, &tokens).as_ref() == Ok(&self.data)
+    }
+
     /// The record in wire form.
     #[must_use]
     pub fn to_wire(&self) -> Vec<u8> {
@@ -156,7 +163,10 @@ impl fmt::Display for DnsRecord {
             }
             name => write!(f, "{name}\t")?,
         }
-        match layout(self.rtype).and_then(|parts| show_data(parts, &self.data)) {
+        // Odd data, such as an empty word, has no text of its own that would parse back to it.
+        let text = layout(self.rtype).and_then(|parts| show_data(parts, &self.data));
+        let text = text.filter(|text| self.is_text(text));
+        match text {
             Some(text) => f.write_str(&text),
             None => {
                 write!(f, "\\# {} ", self.data.len())?;

@@ -366,6 +366,7 @@ const OTHERS: &[&str] = &[
 ];
 
 /// The canonical options of a component; `None` where no stand-in has its type though the reference does.
+#[allow(dead_code)]
 pub(crate) fn canonical(raw: RawOptions<'_>) -> Option<Result<Value, ConfigError>> {
     let component = raw.component();
     let table = table();
@@ -387,4 +388,23 @@ pub(crate) fn described() -> Vec<Described> {
         .into_iter()
         .map(|(kind, type_name, _, describe)| Described { kind, type_name, describe })
         .collect()
+}
+
+/// Whether all component types in a configuration have a stand-in.
+#[allow(dead_code)]
+pub(crate) fn knows(config: &Value) -> bool {
+    let table = table();
+    [
+        (Kind::Inbound, &config["inbounds"]),
+        (Kind::Outbound, &config["outbounds"]),
+        (Kind::Endpoint, &config["endpoints"]),
+        (Kind::Service, &config["services"]),
+        (Kind::DnsServer, &config["dns"]["servers"]),
+    ]
+    .into_iter()
+    .flat_map(|(kind, list)| list.as_array().into_iter().flatten().map(move |raw| (kind, raw)))
+    .all(|(kind, raw)| match raw["type"].as_str() {
+        Some(type_name) => table.iter().any(|row| row.0 == kind && row.1 == type_name),
+        None => kind == Kind::DnsServer,
+    })
 }
