@@ -286,13 +286,7 @@ impl Exchange {
                     Ok(Answer::Switched) => Reply::Tunnel,
                     Ok(Answer::Final { body, dechunk, keep_client, keep_origin }) => {
                         self.origin &= keep_origin;
-                        // A response that overtakes its request leaves the rest of that in the way.
-                        let keep = keep_client && self.request.body.is_done();
-                        if body.is_done() {
-                            Reply::Complete { keep }
-                        } else {
-                            Reply::Body { body, dechunk, keep }
-                        }
+                        reply(body, dechunk, keep_client, &self.request.body)
                     }
                 };
                 Poll::Ready(Ok(used))
@@ -351,11 +345,17 @@ impl Exchange {
     }
 
     fn advance(&mut self, body: Body, dechunk: bool, keep: bool) {
-        self.reply = if body.is_done() {
-            Reply::Complete { keep }
-        } else {
-            Reply::Body { body, dechunk, keep }
-        };
+        self.reply = reply(body, dechunk, keep, &self.request.body);
+    }
+}
+
+/// Where a response stands whose `body` is still to come.
+fn reply(body: Body, dechunk: bool, keep: bool, request: &Body) -> Reply {
+    if body.is_done() {
+        // A response that overtakes its request leaves the rest of that in the way.
+        Reply::Complete { keep: keep && request.is_done() }
+    } else {
+        Reply::Body { body, dechunk, keep }
     }
 }
 

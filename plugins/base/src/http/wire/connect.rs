@@ -102,11 +102,7 @@ impl Connect {
             put_field(&name, value.as_bytes(), &mut rest);
         }
         rest.extend_from_slice(b"\r\n");
-        Ok(Self {
-            path: escape_path(options.path)?.into(),
-            host,
-            rest: rest.into(),
-        })
+        Ok(Self { path: escape_path(options.path)?.into(), host, rest: rest.into() })
     }
 
     /// Appends the request for `target`.
