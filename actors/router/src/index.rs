@@ -1,0 +1,197 @@
+//! Which rules can match at all: thousands of plain rules cost as much as the few that fit.
+//!
+//! A rule of which one group consists of names, addresses, ports or tags only is filed under them; it is looked
+//! at when the connection has one of them. Every other rule is looked at always. Rules keep their order.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use crate::{
+    compile::Entry,
+    item::{CidrSet, TextSet, parents, wanted},
+    rule::{Cx, DefaultRule, Item, Rule},
+};
+
+/// With fewer rules than this, looking at each is cheaper than looking up.
+const WORTHWHILE: usize = 24;
+
+/// A rule for more ports than this is not filed by port.
+const FEW_PORTS: usize = 64;
+
+/// The index of a rule list.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    /// Rules that are looked at always, ascending.
+    always: Vec<u32>,
+    domains: HashMap<Arc<str>, Vec<(u32, u8)>>,
+    destinations: Prefixes,
+    sources: Prefixes,
+    ports: HashMap<u16, Vec<u32>>,
+    inbounds: HashMap<Box<str>, Vec<u32>>,
+    users: HashMap<Box<str>, Vec<u32>>,
+    protocols: HashMap<Box<str>, Vec<u32>>,
+}
+
+impl Index {
+    /// Files the rules.
+    pub(crate) fn new(entries: &[Entry]) -> Self {
+        let mut index = Self::default();
+        for (at, entry) in entries.iter().enumerate() {
+            let at = at as u32;
+            let filed = entries.len() >= WORTHWHILE
+                && matches!(&entry.rule, Rule::Default(rule) if !rule.invert && index.file(at, rule));
+            if !filed {
+                index.always.push(at);
+            }
+        }
+        index
+    }
+
+    /// Files a rule under its most telling group. Whether there is one.
+    fn file(&mut self, at: u32, rule: &DefaultRule) -> bool {
+        let plain = |item: &Item| matches!(item, Item::Domain(_) | Item::Cidr(_));
+        if !rule.address.is_empty() && rule.address.iter().all(plain) {
+            for item in &rule.address {
+                match item {
+                    Item::Domain(set) => {
+                        for (name, how) in set.names() {
+                            self.domains.entry(name.clone()).or_default().push((at, how));
+                        }
+                    }
+                    Item::Cidr(set) => self.destinations.file(at, set),
+                    _ => {}
+                }
+            }
+            return true;
+        }
+        if let [Item::SourceCidr(set)] = &*rule.source_address {
+            self.sources.file(at, set);
+            return true;
+        }
+        for item in &rule.items {
+            let (map, set) = match item {
+                Item::AuthUser(set) => (&mut self.users, set),
+                Item::Inbound(set) => (&mut self.inbounds, set),
+                Item::Protocol(set) => (&mut self.protocols, set),
+                _ => continue,
+            };
+            file_texts(map, at, set);
+            return true;
+        }
+        if let [Item::Port(set)] = &*rule.port
+            && let Some(ports) = set.few(FEW_PORTS)
+        {
+            for port in ports {
+                self.ports.entry(port).or_default().push(at);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// The rules from `next` on that may match, in order.
+    pub(crate) fn candidates(&self, next: usize, cx: &Cx<'_>) -> impl Iterator<Item = usize> {
+        let next = next as u32;
+        let mut filed = self.filed(next, cx).into_iter().peekable();
+        let mut always =
+            self.always[self.always.partition_point(|at| *at < next)..].iter().copied().peekable();
+        std::iter::from_fn(move || {
+            let at = match (filed.peek(), always.peek()) {
+                (Some(a), Some(b)) if a < b => filed.next(),
+                (Some(_), None) => filed.next(),
+                _ => always.next(),
+            };
+            at.map(|at| at as usize)
+        })
+    }
+
+    fn filed(&self, next: u32, cx: &Cx<'_>) -> Vec<u32> {
+        let mut hits: Vec<u32> = Vec::new();
+        let session = cx.session();
+        if !self.domains.is_empty()
+            && let Some(domain) = cx.domain()
+        {
+            for (name, whole) in parents(domain) {
+                let rules = self.domains.get(name).into_iter().flatten();
+                hits.extend(rules.filter(|(_, how)| how & wanted(whole) != 0).map(|(at, _)| *at));
+            }
+        }
+        for ip in cx.destinations() {
+            self.destinations.collect(*ip, &mut hits);
+        }
+        self.sources.collect(session.source.ip(), &mut hits);
+        let mut texts = |map: &HashMap<Box<str>, Vec<u32>>, text: &str| {
+            if !map.is_empty() {
+                hits.extend(map.get(text).into_iter().flatten());
+            }
+        };
+        texts(&self.users, session.user.as_deref().unwrap_or_default());
+        texts(&self.inbounds, &session.inbound.tag);
+        texts(&self.protocols, session.protocol.unwrap_or_default());
+        if !self.ports.is_empty() {
+            hits.extend(self.ports.get(&session.target.port).into_iter().flatten());
+        }
+        hits.retain(|at| *at >= next);
+        hits.sort_unstable();
+        hits.dedup();
+        hits
+    }
+}
+
+fn file_texts(map: &mut HashMap<Box<str>, Vec<u32>>, at: u32, set: &TextSet) {
+    for text in set.iter() {
+        match map.get_mut(text) {
+            Some(rules) => rules.push(at),
+            None => {
+                map.insert(text.into(), vec![at]);
+            }
+        }
+    }
+}
+
+/// Rules by prefix: one lookup for each length that occurs.
+#[derive(Debug, Default)]
+struct Prefixes {
+    rules: HashMap<(u8, u128), Vec<u32>>,
+    /// The lengths that occur, those of IPv4 counted from [`V4`].
+    lengths: Vec<u8>,
+}
+
+/// Keeps IPv4 lengths apart from those of IPv6, which end at 128.
+const V4: u8 = 200;
+
+impl Prefixes {
+    fn file(&mut self, at: u32, set: &CidrSet) {
+        for (ip, bits) in set.prefixes() {
+            let (base, number, _) = number(ip);
+            let length = base + bits;
+            if let Err(place) = self.lengths.binary_search(&length) {
+                self.lengths.insert(place, length);
+            }
+            let rules = self.rules.entry((length, number)).or_default();
+            if rules.last() != Some(&at) {
+                rules.push(at);
+            }
+        }
+    }
+
+    fn collect(&self, ip: IpAddr, hits: &mut Vec<u32>) {
+        let (base, number, width) = number(ip);
+        for length in self.lengths.iter().copied().filter(|length| (*length >= V4) == (base == V4))
+        {
+            let host = width - (length - base);
+            let masked = number
+                .checked_shr(host.into())
+                .and_then(|n| n.checked_shl(host.into()))
+                .unwrap_or(0);
+            hits.extend(self.rules.get(&(length, masked)).into_iter().flatten());
+        }
+    }
+}
+
+/// Where the lengths of its family begin, the address as a number, and its width in bits.
+fn number(ip: IpAddr) -> (u8, u128, u8) {
+    match ip {
+        IpAddr::V4(ip) => (V4, u32::from(ip).into(), 32),
+        IpAddr::V6(ip) => (0, ip.into(), 128),
+    }
+}

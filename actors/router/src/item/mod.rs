@@ -1,0 +1,13 @@
+//! What one rule item compares: sets of texts, domains, addresses and ports.
+
+mod cidr;
+mod domain;
+mod port;
+pub mod regex;
+mod text;
+
+pub use cidr::{CidrError, CidrSet, is_private};
+pub use domain::{DomainError, DomainSet, Keywords};
+pub(crate) use domain::{parents, wanted};
+pub use port::{PortError, PortSet};
+pub use text::TextSet;
