@@ -32,7 +32,7 @@ options! {
         pub window: Option<Duration> = "window",
         /// Time of health after which the wait starts anew; 60 seconds by default.
         pub reset_after: Option<Duration> = "reset_after",
-        /// Time between health checks of a component; 5 seconds by default.
+        /// Time between health checks of a component; 300 ms by default.
         pub pulse: Option<Duration> = "pulse",
     }
 }
@@ -58,7 +58,7 @@ impl SupervisionOptions {
         /// Time of health after which the wait starts anew.
         reset_after: reset_after = 60_000;
         /// Time between health checks.
-        pulse: pulse = 5_000;
+        pulse: pulse = 300;
     }
 
     /// Restarts within the window after which a component is degraded.
