@@ -9,6 +9,7 @@ use crosspoint_api::socket::CONTROL_ENV;
 #[derive(Debug, Parser)]
 #[command(
     name = "crosspoint",
+    bin_name = "crosspoint",
     disable_help_subcommand = false,
     after_help = "Without a command: `run` with config.json if there is one (or with -c and -C), else a proxy on 127.0.0.1:2080."
 )]
@@ -84,8 +85,6 @@ pub struct Plain {
 /// Flags of `run`.
 #[derive(Debug, Default, Args)]
 pub struct Run {
-    #[command(flatten)]
-    pub(crate) global: Global,
     /// Path of the control socket [default: $XDG_RUNTIME_DIR/crosspoint.sock, else /run/crosspoint.sock]
     #[arg(long, value_name = "PATH", env = CONTROL_ENV, hide_env_values = true)]
     pub(crate) control: Option<PathBuf>,
@@ -98,45 +97,47 @@ pub struct Run {
     /// The reference ignores what stands behind `run`
     #[arg(hide = true)]
     pub(crate) ignored: Vec<String>,
+    #[command(flatten)]
+    pub(crate) global: Global,
 }
 
 /// Flags of `format`.
 #[derive(Debug, Args)]
 pub struct Format {
-    #[command(flatten)]
-    pub(crate) global: Global,
     /// Write result to (source) file instead of stdout
     #[arg(short, long)]
     pub(crate) write: bool,
+    #[command(flatten)]
+    pub(crate) global: Global,
 }
 
 /// Arguments of `merge`.
 #[derive(Debug, Args)]
 pub struct Merge {
-    #[command(flatten)]
-    pub(crate) global: Global,
     /// Where the merged configuration goes
     pub(crate) output_path: PathBuf,
+    #[command(flatten)]
+    pub(crate) global: Global,
 }
 
 /// Flags of `version`.
 #[derive(Debug, Args)]
 pub struct Version {
-    #[command(flatten)]
-    pub(crate) global: Global,
     /// Print version name only
     #[arg(short, long)]
     pub(crate) name: bool,
+    #[command(flatten)]
+    pub(crate) global: Global,
 }
 
 /// What to generate.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
 pub struct Generate {
-    #[command(flatten)]
-    pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) what: Thing,
+    #[command(flatten)]
+    pub(crate) global: Global,
 }
 
 /// Things to generate.
@@ -146,9 +147,6 @@ pub enum Thing {
     Uuid(Plain),
     /// Generate random bytes
     Rand {
-        #[command(flatten)]
-        #[allow(missing_docs, reason = "its own help")]
-        global: Global,
         /// Number of bytes
         length: String,
         /// Generate base64 string
@@ -157,6 +155,9 @@ pub enum Thing {
         /// Generate hex string
         #[arg(long)]
         hex: bool,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "its own help")]
+        global: Global,
     },
     /// Generate WireGuard key pair
     WgKeypair(Plain),
@@ -166,14 +167,14 @@ pub enum Thing {
     VapidKeypair(Plain),
     /// Generate TLS self sign key pair
     TlsKeypair {
-        #[command(flatten)]
-        #[allow(missing_docs, reason = "its own help")]
-        global: Global,
         /// Name that the certificate is for
         server_name: String,
         /// Valid months
         #[arg(short, long, default_value_t = 1)]
         months: i32,
+        #[command(flatten)]
+        #[allow(missing_docs, reason = "its own help")]
+        global: Global,
     },
 }
 
@@ -193,14 +194,14 @@ impl Thing {
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
 pub struct Completion {
-    #[command(flatten)]
-    pub(crate) global: Global,
     /// The shell
     #[arg(value_enum)]
     pub(crate) shell: Shell,
     /// Disable completion descriptions
     #[arg(long)]
     pub(crate) no_descriptions: bool,
+    #[command(flatten)]
+    pub(crate) global: Global,
 }
 
 /// Shells that have completion.
@@ -217,8 +218,6 @@ pub enum Shell {
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 done, 1 refused or failed, 2 the daemon cannot be reached.")]
 pub struct Ctl {
-    #[command(flatten)]
-    pub(crate) global: Global,
     /// Path of the control socket [default: $XDG_RUNTIME_DIR/crosspoint.sock, then /run/crosspoint.sock]
     #[arg(long, value_name = "PATH", env = CONTROL_ENV, hide_env_values = true, global = true)]
     pub(crate) control: Option<PathBuf>,
@@ -227,6 +226,8 @@ pub struct Ctl {
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) request: Request,
+    #[command(flatten)]
+    pub(crate) global: Global,
 }
 
 /// What to ask the daemon.

@@ -38,15 +38,14 @@ pub(crate) fn input(global: Global) -> Result<Input, Fatal> {
     Ok(Input { files, directories: global.config_directory, stdin, ..Input::default() })
 }
 
-/// Refuses to work with a build whose plugins contradict each other.
+/// Refuses to work with a build whose plugins are not those that it promises.
 pub(crate) fn sane_build() -> Result<(), Fatal> {
-    match plugin::duplicates().first() {
-        None => Ok(()),
-        Some((kind, name)) => {
-            let message = format!("this build has two plugins for {} {name}", kind.name());
-            Err(Fatal::with_code(crosspoint_kernel::supervise::EXIT_SOFTWARE as u8, message))
-        }
-    }
+    crosspoint_plugins::verify().map_err(|why| {
+        Fatal::with_code(
+            crosspoint_kernel::supervise::EXIT_SOFTWARE as u8,
+            format!("this build: {why}"),
+        )
+    })
 }
 
 /// `check`: silent when all is well.

@@ -19,9 +19,6 @@ use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use cli::{Cli, Command, Global};
 use logging::Severity;
 
-// Nothing else names the plugins: without this line the linker would drop their registrations.
-use crosspoint_plugins as _;
-
 /// What ends the program before its time: what is printed after `FATAL[0000] `, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Fatal {
@@ -112,9 +109,11 @@ fn usage(error: &clap::Error) -> ExitCode {
         _ => {
             let text = error.render().to_string();
             eprint!("{text}");
-            let first = text.lines().next().unwrap_or_default();
-            let first = first.strip_prefix("error: ").unwrap_or(first);
-            logging::print(Severity::Fatal, first);
+            // The first paragraph says what is wrong.
+            let lines: Vec<_> =
+                text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+            let what = lines.join(" ");
+            logging::print(Severity::Fatal, what.strip_prefix("error: ").unwrap_or(&what));
             ExitCode::FAILURE
         }
     }

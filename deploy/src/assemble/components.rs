@@ -9,8 +9,7 @@ use crosspoint_kernel::{
     supervise::{ComponentId, Planned},
 };
 use crosspoint_schema::{
-    ConfigError, RawComponent,
-    config::Config,
+    Config, ConfigError, RawComponent,
     decode::Context,
     json::{Node, Span},
 };

@@ -19,8 +19,7 @@ use crosspoint_kernel::{
     supervise::{Assembly, Blueprint, LoadError, Planned, Settings, Supervision, validate},
 };
 use crosspoint_schema::{
-    ConfigError,
-    config::Config,
+    Config, ConfigError,
     decode::Context,
     json::{self, Loaded, Node},
     notice::Deprecation,
@@ -209,17 +208,18 @@ pub fn check(input: &Input) -> Result<(), Failure> {
 /// See [`Failure`].
 pub fn canonical(root: &Node, cx: &Context) -> Result<serde_json::Value, Failure> {
     let config = Config::decode(root, cx)?;
-    let mut failure = None;
+    let failure = std::cell::OnceCell::new();
     let value = config.canonical(|raw| match components::spec(raw, cx) {
         Ok((_, spec)) => serde_json::Value::Object(spec.canonical()),
         // `format` only decodes: what decodes but cannot be made is printed as it was written.
         Err(error) if !error.is_decode() => json::to_json(&raw.options),
         Err(error) => {
-            failure.get_or_insert(error);
+            // The first one counts.
+            let _ = failure.set(error);
             serde_json::Value::Null
         }
     });
-    match failure {
+    match failure.into_inner() {
         Some(error) => Err(error.into()),
         None => Ok(value),
     }
