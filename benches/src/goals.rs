@@ -1,0 +1,104 @@
+//! What the figures of S1, S9, S10 and S12 must be and are meant to become. The limits are those of
+//! issue 2; a goal is a ratio to the reference of the same run, or an absolute figure.
+
+/// One line of the report.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    /// Name in the JSON and key of the samples.
+    pub(crate) key: &'static str,
+    /// What it says.
+    pub(crate) label: &'static str,
+    /// Multiplies a sample (seconds, bytes, units a second) for display.
+    pub(crate) scale: f64,
+    /// The release gate.
+    pub(crate) must: Option<Limit>,
+    /// The ambition.
+    pub(crate) aim: Option<Limit>,
+}
+
+/// A limit, on the displayed value or on the ratio.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Limit {
+    /// Ratio to the reference at most.
+    RatioMost(f64),
+    /// Ratio to the reference at least.
+    RatioLeast(f64),
+    /// Value at most, as displayed.
+    Most(f64),
+    /// Value at least, as displayed.
+    Least(f64),
+}
+
+impl Limit {
+    /// Whether it is met; `None` when the ratio is not known.
+    pub(crate) fn met(self, value: f64, ratio: Option<f64>) -> Option<bool> {
+        match self {
+            Limit::RatioMost(most) => ratio.map(|ratio| ratio <= most),
+            Limit::RatioLeast(least) => ratio.map(|ratio| ratio >= least),
+            Limit::Most(most) => Some(value <= most),
+            Limit::Least(least) => Some(value >= least),
+        }
+    }
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Limit::RatioMost(x) => write!(f, "x≤{x}"),
+            Limit::RatioLeast(x) => write!(f, "x≥{x}"),
+            Limit::Most(x) => write!(f, "≤{x}"),
+            Limit::Least(x) => write!(f, "≥{x}"),
+        }
+    }
+}
+
+const fn line(
+    key: &'static str,
+    label: &'static str,
+    scale: f64,
+    must: Option<Limit>,
+    aim: Option<Limit>,
+) -> Line {
+    Line { key, label, scale, must, aim }
+}
+
+/// Every line, in the order of the report.
+pub(crate) const LINES: [Line; 33] = {
+    use Limit::{Least, Most, RatioLeast, RatioMost};
+    let (micro, milli, mega) = (1e6, 1e3, 1.0 / 1_000_000.0);
+    [
+        line("down_cpu", "bulk down, CPU s/GB", 1e9, Some(RatioMost(1.05)), Some(RatioMost(0.9))),
+        line("down_rate", "bulk down, Gbit/s", 8e-9, None, None),
+        line("up_cpu", "bulk up, CPU s/GB", 1e9, Some(RatioMost(1.05)), Some(RatioMost(0.9))),
+        line("up_rate", "bulk up, Gbit/s", 8e-9, None, None),
+        line("conn_cpu", "conn, CPU µs", micro, Some(RatioMost(0.65)), Some(RatioMost(0.55))),
+        line("conn_rate", "conn, 1/s", 1.0, Some(RatioLeast(1.4)), Some(RatioLeast(1.7))),
+        line("conn_p50", "conn, p50 ms", milli, None, None),
+        line("conn_p99", "conn, p99 ms", milli, Some(RatioMost(0.8)), Some(RatioMost(0.6))),
+        line("conn_lost", "conn, failed %", 100.0, Some(Most(0.0)), Some(Most(0.0))),
+        line("rr_cpu", "rr, CPU µs", micro, Some(RatioMost(0.95)), Some(RatioMost(0.8))),
+        line("rr_rate", "rr, 1/s", 1.0, None, None),
+        line("rr_p99", "rr, p99 ms", milli, None, None),
+        line("udp_rate", "udp1200, packets/s", 1.0, Some(RatioLeast(1.2)), Some(RatioLeast(1.4))),
+        line("udp_cpu", "udp1200, CPU µs", micro, Some(RatioMost(0.8)), Some(RatioMost(0.68))),
+        line("udp_p99", "udp1200, p99 ms", milli, None, None),
+        line("udp_lost", "udp1200, lost %", 100.0, None, None),
+        line("idle_rss", "idle, RSS MB", mega, Some(Most(12.0)), Some(Most(8.0))),
+        line("idle_conn", "idle connection, kB", 1e-3, Some(Most(8.0)), Some(Most(3.0))),
+        line("idle_fds", "idle connection, fds", 1.0, Some(Most(2.01)), Some(Most(2.01))),
+        line("idle_after", "RSS 5 s after close, × idle", 1.0, Some(Most(2.0)), Some(Most(2.0))),
+        line("idle_fds_left", "fds 5 s after close", 1.0, Some(Most(1.0)), Some(Most(0.0))),
+        line("capacity", "idle connections taken", 1.0, Some(Least(5000.0)), Some(Least(9000.0))),
+        line("start", "start to listening, ms", milli, Some(RatioMost(1.0)), Some(Most(10.0))),
+        line("start_cpu", "start, CPU ms", milli, None, None),
+        line("check", "check, ms", milli, Some(RatioMost(0.5)), None),
+        line("reload_dropped", "reload, dropped of 50 × 20", 1.0, Some(Most(0.0)), Some(Most(0.0))),
+        line("reload_refused", "reload, knocks refused", 1.0, Some(Most(0.0)), Some(Most(0.0))),
+        line("reload_gap", "reload, longest gap ms", milli, Some(Most(10.0)), Some(Most(4.0))),
+        line("reload_growth", "RSS after 20 reloads, ×", 1.0, None, Some(Most(1.1))),
+        line("emfile_lost", "no fds: live lost of 20", 1.0, Some(Most(0.0)), Some(Most(0.0))),
+        line("emfile_lines", "no fds: log lines/s", 1.0, Some(Most(1.0)), Some(Most(1.0))),
+        line("emfile_recovery", "no fds: back in, s", 1.0, Some(Most(1.0)), Some(Most(0.2))),
+        line("emfile_cpu", "no fds: CPU of a core", 1.0, None, None),
+    ]
+};

@@ -1,0 +1,158 @@
+//! A program under measurement.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use crosspoint_conformance::process::{Launch, Running};
+use crosspoint_conformance::subject::write_config;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::cpu::Snapshot;
+use crate::host::{self, PROXY_CORE};
+
+/// Below the ephemeral range of the namespace.
+const PORT: u16 = 1080;
+
+/// Which program, and how it is placed.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    /// Bound to [`PROXY_CORE`]; else it may use every core.
+    pub(crate) pinned: bool,
+}
+
+/// A started program with a SOCKS inbound.
+pub(crate) struct Proxy {
+    running: Running,
+    /// Where SOCKS5 is spoken.
+    pub(crate) addr: SocketAddr,
+    /// How long it took to listen.
+    pub(crate) started_in: Duration,
+    /// Seconds of CPU until it listened.
+    pub(crate) start_cpu: f64,
+}
+
+/// S1: a SOCKS inbound and the direct outbound. `extra` adds an outbound that nothing uses, for
+/// reloads that change something.
+pub(crate) fn s1_config(extra: Option<usize>) -> Value {
+    let mut outbounds = vec![json!({ "type": "direct", "tag": "direct" })];
+    if let Some(number) = extra {
+        outbounds.push(json!({
+            "type": "socks", "tag": "unused", "server": "127.0.0.1", "server_port": 9,
+            "username": format!("change-{number}"), "password": "x",
+        }));
+    }
+    json!({
+        "log": { "level": "error" },
+        "inbounds": [
+            { "type": "socks", "tag": "in", "listen": "127.0.0.1", "listen_port": PORT },
+        ],
+        "outbounds": outbounds,
+        "route": { "final": "direct" },
+    })
+}
+
+impl Program {
+    /// Starts the program with the S1 configuration and waits until it listens.
+    pub(crate) fn start(&self) -> Result<Proxy> {
+        let launch = Launch::new(&self.name, &self.path)?;
+        write_config(launch.dir(), &s1_config(None))?;
+        let launch = launch.args(["run", "-c", "config.json", "--disable-color"]);
+        let begun = Instant::now();
+        let mut running = self.placed(|| launch.spawn())??;
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
+        while TcpStream::connect(addr).is_err() {
+            if let Some(status) = running.try_exit() {
+                bail!("{} ended with {status}:\n{}", self.name, running.log_tail());
+            }
+            if begun.elapsed() > Duration::from_secs(20) {
+                bail!("{} does not listen on {addr}:\n{}", self.name, running.log_tail());
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let started_in = begun.elapsed();
+        let start_cpu = Snapshot::of(running.pid()).total();
+        Ok(Proxy { running, addr, started_in, start_cpu })
+    }
+
+    /// Wall-clock seconds of `check` on the S1 configuration.
+    pub(crate) fn check(&self) -> Result<f64> {
+        let launch = Launch::new(&self.name, &self.path)?;
+        write_config(launch.dir(), &s1_config(None))?;
+        let launch = launch.args(["check", "-c", "config.json", "--disable-color"]);
+        let begun = Instant::now();
+        let mut running = self.placed(|| launch.spawn())??;
+        let status = loop {
+            if let Some(status) = running.try_exit() {
+                break status;
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        };
+        if !status.success() {
+            bail!("{} check: {status}:\n{}", self.name, running.log_tail());
+        }
+        Ok(begun.elapsed().as_secs_f64())
+    }
+
+    /// Runs `spawn` on a thread that is bound like the program is to be: a child inherits it.
+    fn placed<T: Send>(&self, spawn: impl FnOnce() -> T + Send) -> Result<T> {
+        std::thread::scope(|scope| {
+            let starter = scope.spawn(|| {
+                if self.pinned {
+                    host::pin(PROXY_CORE)?;
+                } else {
+                    host::unpin()?;
+                }
+                anyhow::Ok(spawn())
+            });
+            match starter.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+}
+
+impl Proxy {
+    pub(crate) fn cpu(&self) -> Snapshot {
+        Snapshot::of(self.running.pid())
+    }
+
+    pub(crate) fn rss(&self) -> f64 {
+        self.running.rss() as f64
+    }
+
+    pub(crate) fn fds(&self) -> f64 {
+        self.running.fds() as f64
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// Writes another configuration and sends SIGHUP.
+    pub(crate) fn reload(&mut self, config: &Value) -> Result<()> {
+        write_config(self.running.dir(), config)?;
+        self.running.signal(Signal::HUP)
+    }
+
+    pub(crate) fn log_lines(&self) -> usize {
+        self.running.log().lines().count()
+    }
+
+    /// Fails if the program has ended in the meantime.
+    pub(crate) fn alive(&mut self) -> Result<()> {
+        match self.running.try_exit() {
+            None => Ok(()),
+            Some(status) => bail!("ended with {status}:\n{}", self.running.log_tail()),
+        }
+    }
+
+    pub(crate) fn context<T>(&self, result: Result<T>) -> Result<T> {
+        result.with_context(|| format!("{}:\n{}", self.running.name(), self.running.log_tail()))
+    }
+}

@@ -1,0 +1,240 @@
+//! The scenario S1, SOCKS5 to direct, with S9 (memory), S10 (start) and S12 (reload) of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use crosspoint_conformance::loud;
+
+use crate::load::bulk::{Bulk, Direction};
+use crate::load::conn::Connections;
+use crate::load::rr::PingPong;
+use crate::load::udp::Datagrams;
+use crate::load::{Load, Sample, Timing, idle, measure, reload};
+use crate::proxy::{Program, Proxy};
+
+/// A group of figures that are measured together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Down,
+    Up,
+    Conn,
+    Rr,
+    Udp,
+    Idle,
+    Capacity,
+    Start,
+    Reload,
+    Emfile,
+}
+
+impl Part {
+    pub(crate) const ALL: [(&'static str, Part); 10] = [
+        ("down", Part::Down),
+        ("up", Part::Up),
+        ("conn", Part::Conn),
+        ("rr", Part::Rr),
+        ("udp", Part::Udp),
+        ("idle", Part::Idle),
+        ("capacity", Part::Capacity),
+        ("start", Part::Start),
+        ("reload", Part::Reload),
+        ("emfile", Part::Emfile),
+    ];
+
+    /// How many of `rounds` it takes part in: what waits for seconds or cannot vary runs less often.
+    fn rounds(self, rounds: usize) -> usize {
+        match self {
+            Part::Idle => rounds.min(2),
+            Part::Capacity | Part::Reload | Part::Emfile => rounds.min(1),
+            _ => rounds,
+        }
+    }
+}
+
+/// Settings of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) reference: Program,
+    pub(crate) subject: Program,
+    pub(crate) rounds: usize,
+    pub(crate) timing: Timing,
+    pub(crate) parts: Vec<Part>,
+    /// Idle connections for the memory of one.
+    pub(crate) idle: usize,
+}
+
+/// The samples of one program by key, a value for each round.
+pub(crate) type Figures = BTreeMap<&'static str, Vec<f64>>;
+
+/// Everything that was measured.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    pub(crate) reference: Figures,
+    pub(crate) subject: Figures,
+    /// The largest share of its core that the load took, by part.
+    pub(crate) own_share: BTreeMap<&'static str, f64>,
+    /// The largest share of a window in which something else had the load's core, by part.
+    pub(crate) disturbed: BTreeMap<&'static str, f64>,
+}
+
+/// Runs the rounds, reference first in even ones and subject first in odd ones.
+pub(crate) fn run(plan: &Plan) -> Result<Measured> {
+    let mut measured = Measured::default();
+    for round in 0..plan.rounds {
+        for (name, part) in Part::ALL {
+            if !plan.parts.contains(&part) || round >= part.rounds(plan.rounds) {
+                continue;
+            }
+            let mut order = [&plan.reference, &plan.subject];
+            let swapped = round % 2 == 1;
+            if swapped {
+                order.reverse();
+            }
+            for (place, program) in order.into_iter().enumerate() {
+                let is_subject = (place == 1) != swapped;
+                let figures =
+                    if is_subject { &mut measured.subject } else { &mut measured.reference };
+                let taken = measure_part(plan, program, part)
+                    .with_context(|| format!("{name} with {}", program.name));
+                let taken = match taken {
+                    Ok(taken) => taken,
+                    // The reference may fail at what it cannot do; that is a result as well.
+                    Err(error) if !is_subject => {
+                        loud::not_run(&format!("{name}, round {round}"), &format!("{error:#}"));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                for (key, value) in taken.figures {
+                    figures.entry(key).or_default().push(value);
+                }
+                let share = measured.own_share.entry(name).or_default();
+                *share = share.max(taken.own_share);
+                let share = measured.disturbed.entry(name).or_default();
+                *share = share.max(taken.disturbed);
+            }
+            loud::line(&format!("round {} of {}: {name}", round + 1, plan.rounds));
+        }
+    }
+    Ok(measured)
+}
+
+#[derive(Default)]
+struct Taken {
+    figures: Vec<(&'static str, f64)>,
+    own_share: f64,
+    disturbed: f64,
+}
+
+impl Taken {
+    fn of<const N: usize>(figures: [(&'static str, f64); N]) -> Self {
+        Self { figures: figures.to_vec(), ..Self::default() }
+    }
+}
+
+fn measure_part(plan: &Plan, program: &Program, part: Part) -> Result<Taken> {
+    if part == Part::Start {
+        return start(program);
+    }
+    let mut proxy = program.start()?;
+    let addr = Some(proxy.addr);
+    let window = |proxy: &Proxy, load: Result<Box<dyn Load>>| -> Result<Sample> {
+        proxy.context(load.and_then(|mut load| measure(&mut *load, Some(proxy), plan.timing)))
+    };
+    let taken = match part {
+        Part::Down => {
+            let load = Bulk::open(addr, Direction::Down).map(|load| Box::new(load) as _);
+            let s = window(&proxy, load)?;
+            sampled(&s, [("down_cpu", s.cpu), ("down_rate", s.rate)])
+        }
+        Part::Up => {
+            let load = Bulk::open(addr, Direction::Up).map(|load| Box::new(load) as _);
+            let s = window(&proxy, load)?;
+            sampled(&s, [("up_cpu", s.cpu), ("up_rate", s.rate)])
+        }
+        Part::Conn => {
+            let s = window(&proxy, Connections::open(addr).map(|load| Box::new(load) as _))?;
+            sampled(
+                &s,
+                [
+                    ("conn_cpu", s.cpu),
+                    ("conn_rate", s.rate),
+                    ("conn_p50", s.p50),
+                    ("conn_p99", s.p99),
+                    ("conn_lost", s.lost),
+                ],
+            )
+        }
+        Part::Rr => {
+            let s = window(&proxy, PingPong::open(addr).map(|load| Box::new(load) as _))?;
+            sampled(&s, [("rr_cpu", s.cpu), ("rr_rate", s.rate), ("rr_p99", s.p99)])
+        }
+        Part::Udp => {
+            let s = window(&proxy, Datagrams::open(addr).map(|load| Box::new(load) as _))?;
+            sampled(
+                &s,
+                [
+                    ("udp_cpu", s.cpu),
+                    ("udp_rate", s.rate),
+                    ("udp_p99", s.p99),
+                    ("udp_lost", s.lost),
+                ],
+            )
+        }
+        Part::Idle => {
+            let idle = proxy.context(idle::measure(&proxy, plan.idle))?;
+            Taken::of([
+                ("idle_rss", idle.rss),
+                ("idle_conn", idle.per_connection),
+                ("idle_fds", idle.fds),
+                ("idle_after", idle.after),
+                ("idle_fds_left", idle.fds_left),
+            ])
+        }
+        Part::Capacity => Taken::of([("capacity", idle::capacity(&proxy, 9000)?)]),
+        Part::Start => Taken::default(),
+        Part::Reload => {
+            let reloads = reload::measure(&mut proxy, 20);
+            let reloads = proxy.context(reloads)?;
+            Taken::of([
+                ("reload_dropped", reloads.dropped),
+                ("reload_refused", reloads.refused),
+                ("reload_gap", reloads.gap),
+                ("reload_growth", reloads.growth),
+            ])
+        }
+        Part::Emfile => {
+            let out = proxy.context(idle::exhaust(&proxy))?;
+            Taken::of([
+                ("emfile_lost", out.lost),
+                ("emfile_lines", out.lines),
+                ("emfile_cpu", out.cpu),
+                ("emfile_recovery", out.recovery),
+            ])
+        }
+    };
+    proxy.alive()?;
+    drop(proxy);
+    // Its last sockets close in the background; the next program starts on a quiet machine.
+    std::thread::sleep(Duration::from_millis(100));
+    Ok(taken)
+}
+
+fn sampled<const N: usize>(sample: &Sample, figures: [(&'static str, f64); N]) -> Taken {
+    let (own_share, disturbed) = (sample.own_share, sample.disturbed);
+    Taken { figures: figures.to_vec(), own_share, disturbed }
+}
+
+/// Five starts and five checks. They are pushed one by one, so that the spread is seen.
+fn start(program: &Program) -> Result<Taken> {
+    let mut taken = Taken::of([]);
+    for _ in 0..5 {
+        let proxy = program.start()?;
+        taken.figures.push(("start", proxy.started_in.as_secs_f64()));
+        taken.figures.push(("start_cpu", proxy.start_cpu));
+        drop(proxy);
+        taken.figures.push(("check", program.check()?));
+    }
+    Ok(taken)
+}

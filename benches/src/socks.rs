@@ -1,0 +1,59 @@
+//! The client's side of SOCKS5, blocking, for set-up; and its messages, for the loops.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+/// Version 5, one method: none.
+pub(crate) const GREETING: [u8; 3] = [5, 1, 0];
+/// Length of an answer with an IPv4 address.
+pub(crate) const REPLY: usize = 10;
+/// Length of the header of a datagram to or from an IPv4 address.
+pub(crate) const UDP_HEADER: usize = 10;
+
+/// A request for `command` (1 connect, 3 associate) to an IPv4 address.
+pub(crate) fn request(command: u8, target: SocketAddr) -> [u8; 10] {
+    let mut message = [5, command, 0, 1, 0, 0, 0, 0, 0, 0];
+    if let SocketAddr::V4(v4) = target {
+        message[4..8].copy_from_slice(&v4.ip().octets());
+    }
+    message[8..].copy_from_slice(&target.port().to_be_bytes());
+    message
+}
+
+/// A stream to `target` through `proxy`, or straight to it without one.
+pub(crate) fn connect(proxy: Option<SocketAddr>, target: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(proxy.unwrap_or(target)).context("connect")?;
+    stream.set_nodelay(true)?;
+    if proxy.is_some() {
+        exchange(&stream, &request(1, target))?;
+    }
+    Ok(stream)
+}
+
+/// A UDP association: its TCP connection and a socket that is connected to the relay.
+pub(crate) fn associate(proxy: SocketAddr) -> Result<(TcpStream, UdpSocket)> {
+    let control = TcpStream::connect(proxy).context("connect")?;
+    let reply = exchange(&control, &request(3, (Ipv4Addr::UNSPECIFIED, 0).into()))?;
+    let ip = Ipv4Addr::new(reply[4], reply[5], reply[6], reply[7]);
+    let ip = if ip.is_unspecified() { Ipv4Addr::LOCALHOST } else { ip };
+    let relay = SocketAddr::from((ip, u16::from_be_bytes([reply[8], reply[9]])));
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("bind UDP")?;
+    socket.connect(relay).context("connect UDP")?;
+    Ok((control, socket))
+}
+
+fn exchange(mut stream: &TcpStream, request: &[u8]) -> Result<[u8; REPLY]> {
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(&GREETING)?;
+    let mut method = [0; 2];
+    stream.read_exact(&mut method).context("read the chosen method")?;
+    ensure!(method == [5, 0], "the proxy chose {method:?}");
+    stream.write_all(request)?;
+    let mut reply = [0; REPLY];
+    stream.read_exact(&mut reply).context("read the reply")?;
+    ensure!(reply[..2] == [5, 0], "the proxy refused with {}", reply[1]);
+    Ok(reply)
+}
