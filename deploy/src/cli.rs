@@ -5,12 +5,53 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use crosspoint_api::socket::CONTROL_ENV;
 
+const EXITS: &str = "\
+Without a command:
+  `run` with config.json if there is one (or with -c and -C), else a SOCKS and HTTP proxy on 127.0.0.1:2080.
+
+Exit codes:
+  0   done
+  1   the configuration is wrong, or something else that was asked for cannot be done
+  2   ctl: the daemon cannot be reached
+  70  the daemon's kernel failed, or this build is broken; a service manager should start it again
+
+Environment:
+  CROSSPOINT_CONTROL         path of the control socket
+  ENABLE_DEPRECATED_<NAME>   true: go on with a feature that is refused as deprecated
+  NO_COLOR                   as --disable-color
+  TZ                         time zone of log lines";
+
+const RUN: &str = "\
+Files:
+  All files of -c and -C are read, sorted by path and merged: lists are appended, objects merged, of two
+  different values the first one stays. Comments and trailing commas are fine.
+
+Signals:
+  HUP        read the configuration anew and apply the difference; what is wrong changes nothing
+  INT, TERM  stop accepting, cut connections, exit 0; for a slow end use `crosspoint ctl drain`
+
+Under systemd (Type=notify-reload, WatchdogSec=): readiness, reloads, state and proof of life are reported.";
+
+const CTL: &str = "\
+Exit codes:
+  0  done
+  1  refused or failed
+  2  the daemon cannot be reached
+
+Protocol:
+  One JSON object a line each way, on a Unix socket that only the daemon's user and root may use:
+    {\"v\":1,\"method\":\"restart\",\"component\":\"inbound/in\"}
+    {\"v\":1,\"ok\":true,\"result\":{\"epoch\":2}}
+  Methods: status, reload, restart {component}, connections, close {id}, drain {timeout_ms}, groups,
+  select {group, member}.";
+
 /// A gateway that takes sing-box configuration, reloads and heals without losing a flow.
 #[derive(Debug, Parser)]
 #[command(
     name = "crosspoint",
     bin_name = "crosspoint",
     disable_help_subcommand = false,
+    after_long_help = EXITS,
     after_help = "Without a command: `run` with config.json if there is one (or with -c and -C), else a proxy on 127.0.0.1:2080."
 )]
 pub struct Cli {
@@ -84,6 +125,7 @@ pub struct Plain {
 
 /// Flags of `run`.
 #[derive(Debug, Default, Args)]
+#[command(after_long_help = RUN)]
 pub struct Run {
     /// Path of the control socket [default: $XDG_RUNTIME_DIR/crosspoint.sock, else /run/crosspoint.sock]
     #[arg(long, value_name = "PATH", env = CONTROL_ENV, hide_env_values = true)]

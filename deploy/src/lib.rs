@@ -74,7 +74,7 @@ fn dispatch(global: Global, command: Option<Command>) -> Result<ExitCode, Fatal>
         Some(Command::Format(format)) => commands::format(global, format.write),
         Some(Command::Merge(merge)) => commands::merge(global, &merge.output_path),
         Some(Command::Schema(_)) => commands::schema(),
-        Some(Command::Ctl(args)) => ctl::run(args),
+        Some(Command::Ctl(args)) => Ok(ctl::run(args)),
         Some(Command::Generate(generate)) => generate::run(generate.what),
         Some(Command::Completion(args)) => commands::completion(&args),
         Some(Command::Version(version)) => print(&version::text(version.name)),

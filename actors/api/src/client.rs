@@ -53,7 +53,11 @@ impl Client {
                 Ok(stream) => {
                     return Ok(Self { path: path.to_owned(), stream: BufReader::new(stream) });
                 }
-                Err(error) => reasons.push(format!("{}: {error}", path.display())),
+                Err(error) => {
+                    let reason = error.to_string();
+                    let reason = reason.split(" (os error").next().unwrap_or_default();
+                    reasons.push(format!("{}: {reason}", path.display()));
+                }
             }
         }
         Err(ClientError::Unreachable(reasons.join("; ")))

@@ -30,11 +30,13 @@ pub fn default_path() -> PathBuf {
     candidates().into_iter().next().unwrap_or_else(system_path)
 }
 
-/// Where a client looks: the daemon of this login first, then that of the system, which has no `XDG_RUNTIME_DIR`.
+/// Where a client looks: the daemon of this login first, then that of the system, which has no `XDG_RUNTIME_DIR`, and
+/// that of our systemd unit, which may not write to `/run` itself.
 pub fn candidates() -> Vec<PathBuf> {
     let login = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let login = login.filter(|dir| dir.is_absolute()).map(|dir| dir.join(FILE_NAME));
-    login.into_iter().chain([system_path()]).collect()
+    let unit = Path::new("/run/crosspoint").join(FILE_NAME);
+    login.into_iter().chain([system_path(), unit]).collect()
 }
 
 fn system_path() -> PathBuf {

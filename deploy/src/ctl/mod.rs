@@ -22,7 +22,15 @@ use crate::{
 const UNREACHABLE: u8 = 2;
 
 /// Asks one request and prints the answer.
-pub(crate) fn run(args: Ctl) -> Result<ExitCode, Fatal> {
+pub(crate) fn run(args: Ctl) -> ExitCode {
+    ask(args).unwrap_or_else(|fatal| {
+        // Nothing of the daemon's log: this is a tool.
+        eprintln!("crosspoint ctl: {}", fatal.message);
+        ExitCode::from(fatal.code)
+    })
+}
+
+fn ask(args: Ctl) -> Result<ExitCode, Fatal> {
     let paths = match args.control.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => vec![path],
         None => socket::candidates(),

@@ -1,0 +1,5 @@
+//! The program as its users see it: each test runs the binary.
+
+mod commands;
+mod daemon;
+mod program;
