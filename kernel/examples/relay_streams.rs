@@ -1,11 +1,12 @@
 //! CPU cost of `relay::streams` against tokio's copy, on loopback.
 //!
-//! `cargo run --release -p crosspoint-kernel --example relay_streams -- [rounds] [modes…]`
+//! `cargo run --release -p crosspoint-kernel --example relay_streams -- [bulk|rr] [rounds] [modes…]`
 //!
 //! Modes: `splice` (raw TCP on both sides), `wrapped` (the same code without access to the sockets),
 //! `tokio8` and `tokio32` (`copy_bidirectional` with 8 and 32 KiB). The relay runs on one thread on
-//! core 0, four bulk streams load it from core 1, receivers drop with MSG_TRUNC. Set the congestion
-//! control to reno first, or pacing timers are what is measured.
+//! core 0, four bulk streams load it from core 1, receivers drop with MSG_TRUNC; `rr` plays 64 bytes
+//! of ping-pong on 16 connections instead. Set the congestion control to reno first, or pacing timers
+//! are what is measured.
 
 use std::{
     io::{Read, Write},
@@ -34,6 +35,7 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const STREAMS: usize = 4;
+const PLAYERS: usize = 16;
 
 /// A stream that does not show its socket.
 struct Opaque(tokio::net::TcpStream);
@@ -113,13 +115,13 @@ async fn one(mode: &'static str, client: TcpStream, server: TcpStream, ledger: L
     relay::streams(client, server, &entry).await;
 }
 
-/// Seconds of CPU per GB, Gbit/s.
-fn bulk(mode: &'static str) -> (f64, f64) {
+/// Bulk: seconds of CPU per GB, Gbit/s. Ping-pong: microseconds of CPU per exchange, thousands a second.
+fn measure(rr: bool, mode: &'static str) -> (f64, f64) {
     let stop = Arc::new(AtomicBool::new(false));
     let bytes = Arc::new(AtomicU64::new(0));
     let mut inner = Vec::new();
     let mut outer = Vec::new();
-    for _ in 0..STREAMS {
+    for _ in 0..if rr { PLAYERS } else { STREAMS } {
         let (load, client) = pair();
         let (server, source) = pair();
         inner.push((client, server));
@@ -149,6 +151,25 @@ fn bulk(mode: &'static str) -> (f64, f64) {
     let mut threads = Vec::new();
     for (mut load, mut source) in outer {
         let (stop_sink, bytes) = (stop.clone(), bytes.clone());
+        if rr {
+            threads.push(thread::spawn(move || {
+                pin_to(1);
+                let mut buf = [0; 64];
+                while !stop_sink.load(Ordering::Relaxed)
+                    && load.write_all(&buf).is_ok()
+                    && load.read_exact(&mut buf).is_ok()
+                {
+                    bytes.fetch_add(1, Ordering::Relaxed);
+                }
+                let _ = load.shutdown(std::net::Shutdown::Both);
+            }));
+            threads.push(thread::spawn(move || {
+                pin_to(1);
+                let mut buf = [0; 64];
+                while source.read_exact(&mut buf).is_ok() && source.write_all(&buf).is_ok() {}
+            }));
+            continue;
+        }
         threads.push(thread::spawn(move || {
             pin_to(1);
             let mut buf = vec![0u8; 1 << 20];
@@ -187,12 +208,19 @@ fn bulk(mode: &'static str) -> (f64, f64) {
         let _ = t.join();
     }
     let _ = relay.join();
+    if rr {
+        return (cpu.as_secs_f64() * 1e6 / moved as f64, moved as f64 / took / 1e3);
+    }
     let gb = moved as f64 / 1e9;
     (cpu.as_secs_f64() / gb, gb * 8.0 / took)
 }
 
 fn main() {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args().skip(1).peekable();
+    let rr = args.peek().is_some_and(|load| load == "rr");
+    if rr || args.peek().is_some_and(|load| load == "bulk") {
+        args.next();
+    }
     let rounds: usize = args.next().and_then(|n| n.parse().ok()).unwrap_or(3);
     let mut modes: Vec<&'static str> = args.map(|mode| &*mode.leak()).collect();
     if modes.is_empty() {
@@ -202,18 +230,20 @@ fn main() {
     for round in 0..rounds {
         for i in 0..modes.len() {
             let i = if round % 2 == 0 { i } else { modes.len() - 1 - i };
-            cells[i].push(bulk(modes[i]));
+            cells[i].push(measure(rr, modes[i]));
         }
     }
     for (mode, mut cell) in modes.into_iter().zip(cells) {
         cell.sort_by(|a, b| a.0.total_cmp(&b.0));
         let median = cell[cell.len() / 2];
         println!(
-            "{mode:8} {:.3} [{:.3}-{:.3}] CPU s/GB  {:.1} Gbit/s",
+            "{mode:8} {:.3} [{:.3}-{:.3}] CPU {}  {:.1} {}",
             median.0,
             cell[0].0,
             cell[cell.len() - 1].0,
-            median.1
+            if rr { "us/exchange" } else { "s/GB" },
+            median.1,
+            if rr { "k/s" } else { "Gbit/s" },
         );
     }
     println!("{:?}", relay::stats());

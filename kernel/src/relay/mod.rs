@@ -6,11 +6,11 @@
 
 mod batch;
 mod buffer;
+#[cfg(test)]
+mod packet_tests;
 mod packets;
 mod pipe;
 mod stream;
-#[cfg(test)]
-mod packet_tests;
 #[cfg(test)]
 mod tests;
 

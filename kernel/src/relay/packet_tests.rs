@@ -17,7 +17,7 @@ use crate::{
     net::udp::UdpPackets,
 };
 
-const SHORT: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_secs(30);
 
 type End3 = (End, u64, u64);
 

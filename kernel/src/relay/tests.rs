@@ -21,7 +21,7 @@ use crate::{
     session::{Network, Session},
 };
 
-const SHORT: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_secs(60);
 
 pub(super) fn session() -> Box<Session> {
     let life = Incarnation { kind: Kind::Inbound, type_name: "test", tag: "t".into(), epoch: 1 };

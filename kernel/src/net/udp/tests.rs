@@ -19,7 +19,7 @@ use crate::{
     flow::{Batch, BoxPacketIo, PacketIo},
 };
 
-const SHORT: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_secs(30);
 const LARGEST: usize = 65_507;
 
 async fn bind(addr: &str) -> UdpSocket {
