@@ -258,7 +258,10 @@ pub enum Shell {
 
 /// Flags of `ctl`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 done, 1 refused or failed, 2 the daemon cannot be reached.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 refused or failed, 2 the daemon cannot be reached.",
+    after_long_help = CTL
+)]
 pub struct Ctl {
     /// Path of the control socket [default: $XDG_RUNTIME_DIR/crosspoint.sock, then /run/crosspoint.sock]
     #[arg(long, value_name = "PATH", env = CONTROL_ENV, hide_env_values = true, global = true)]

@@ -1,11 +1,6 @@
 //! Commands that read or print a configuration and end: `check`, `format`, `merge`, `schema`, `completion`.
 
-use std::{
-    io::Read,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{io::Read, path::Path, process::ExitCode, sync::Arc};
 
 use clap::CommandFactory;
 use crosspoint_kernel::plugin;
@@ -81,7 +76,7 @@ pub(crate) fn format(global: Global, write: bool) -> Result<ExitCode, Fatal> {
 }
 
 /// `merge`: one canonical file of several.
-pub(crate) fn merge(global: Global, output: &PathBuf) -> Result<ExitCode, Fatal> {
+pub(crate) fn merge(global: Global, output: &Path) -> Result<ExitCode, Fatal> {
     let input = input(global)?;
     let decoded = assemble::decode(&input).map_err(|failure| failure.to_string())?;
     let value =
