@@ -3,4 +3,5 @@
 mod golden;
 mod guards;
 mod harness;
+mod live;
 mod proxy;

@@ -1,0 +1,155 @@
+//! A daemon under test and its control socket.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use crosspoint_conformance::{
+    process::Running,
+    subject::{Subject, write_config},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{UnixDatagram, UnixStream},
+};
+
+/// A running daemon.
+pub struct Daemon {
+    pub running: Running,
+    control: PathBuf,
+}
+
+/// `ctl status --json`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    pub generation: u64,
+    pub components: Vec<Component>,
+}
+
+/// One row of it.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Component {
+    pub kind: String,
+    #[serde(rename = "type")]
+    pub type_name: String,
+    pub tag: String,
+    pub state: String,
+    pub epoch: u64,
+    pub restarts: u64,
+    pub last_error: Option<String>,
+}
+
+impl Status {
+    /// The instance in force of one component.
+    pub fn component(&self, kind: &str, tag: &str) -> Result<Component> {
+        self.components
+            .iter()
+            .find(|c| c.kind == kind && c.tag == tag && c.state != "draining")
+            .cloned()
+            .with_context(|| format!("{kind}/{tag} is missing in {self:?}"))
+    }
+}
+
+/// The daemon that fails on order.
+pub fn faulty() -> Subject {
+    Subject::Crosspoint(Some(env!("CARGO_BIN_EXE_crosspoint-faulty").into()))
+}
+
+impl Daemon {
+    /// Starts it and waits until its inbounds listen.
+    pub async fn start(config: &Value) -> Result<Self> {
+        let launch = faulty().launch(config)?;
+        let control = launch.dir().join("control.sock");
+        let running = launch.env("CROSSPOINT_CONTROL", control.as_os_str()).start().await?;
+        let daemon = Self { running, control };
+        daemon.answers().await?;
+        Ok(daemon)
+    }
+
+    /// Starts it without waiting for ports: some of them may not come.
+    pub async fn start_degraded(config: &Value) -> Result<Self> {
+        let launch = faulty().launch(config)?.ready([]);
+        let control = launch.dir().join("control.sock");
+        let running = launch.env("CROSSPOINT_CONTROL", control.as_os_str()).spawn()?;
+        let daemon = Self { running, control };
+        daemon.answers().await?;
+        Ok(daemon)
+    }
+
+    /// Waits until the control socket answers.
+    async fn answers(&self) -> Result<()> {
+        until("the control socket answers", Duration::from_secs(10), async || {
+            self.status().await.is_ok()
+        })
+        .await
+        .with_context(|| self.running.log_tail())?;
+        Ok(())
+    }
+
+    /// The working directory.
+    pub fn dir(&self) -> &Path {
+        self.running.dir()
+    }
+
+    /// One request, one response.
+    pub async fn call(&self, request: Value) -> Result<Value> {
+        let mut stream = BufReader::new(UnixStream::connect(&self.control).await?);
+        stream.get_mut().write_all(format!("{request}\n").as_bytes()).await?;
+        let mut line = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_line(&mut line));
+        ensure!(read.await.context("no response in 20 s")?? > 0, "the control socket closed");
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// Where everything stands.
+    pub async fn status(&self) -> Result<Status> {
+        let response = self.call(json!({"v": 1, "method": "status"})).await?;
+        Ok(serde_json::from_value(response["result"].clone())?)
+    }
+
+    /// Writes the configuration and reloads it. Returns the response, whatever it says.
+    pub async fn reload(&self, config: &Value) -> Result<Value> {
+        write_config(self.dir(), config)?;
+        self.call(json!({"v": 1, "method": "reload"})).await
+    }
+
+    /// Reloads, and fails unless the configuration was put in force.
+    pub async fn reload_ok(&self, config: &Value) -> Result<Value> {
+        let response = self.reload(config).await?;
+        ensure!(response["ok"] == true, "reload refused: {response}");
+        Ok(response)
+    }
+
+    /// Gives an order to a component of type `fault`.
+    pub async fn order(&self, trigger: &str, order: &str) -> Result<()> {
+        let socket = UnixDatagram::unbound()?;
+        let path = self.dir().join(trigger);
+        let sent = tokio::time::timeout(Duration::from_secs(5), async {
+            // The socket is away for the moment in which the component restarts.
+            while socket.send_to(order.as_bytes(), &path).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        sent.await.with_context(|| format!("nobody takes orders at {trigger}"))
+    }
+}
+
+/// Waits until `done` says so.
+pub async fn until(
+    what: &str,
+    limit: Duration,
+    mut done: impl AsyncFnMut() -> bool,
+) -> Result<Duration> {
+    let started = Instant::now();
+    while !done().await {
+        if started.elapsed() > limit {
+            bail!("{what}: not within {limit:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(started.elapsed())
+}
