@@ -6,10 +6,13 @@ use parking_lot::Mutex;
 
 const PASSWD: &str = "/etc/passwd";
 
+type Names = HashMap<u32, Box<str>>;
+
 /// `/etc/passwd`, read again when it has changed.
 #[derive(Default)]
 pub(super) struct Users {
-    known: Mutex<Option<(SystemTime, HashMap<u32, Box<str>>)>>,
+    /// When the file was changed, and what it said then.
+    known: Mutex<Option<(SystemTime, Names)>>,
 }
 
 impl Users {
@@ -25,8 +28,8 @@ impl Users {
 }
 
 /// Lines of `name:password:uid:…`; the first name of a number wins.
-fn parse(text: &str) -> HashMap<u32, Box<str>> {
-    let mut names = HashMap::new();
+fn parse(text: &str) -> Names {
+    let mut names = Names::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let mut fields = line.split(':');
         if let (Some(name), Some(uid)) = (fields.next(), fields.nth(1))

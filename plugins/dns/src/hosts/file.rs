@@ -4,10 +4,12 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     path::PathBuf,
-    time::{Duration, Instant, SystemTime},
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// A file is looked at again at most this often.
 const MAX_AGE: Duration = Duration::from_secs(5);
@@ -23,38 +25,46 @@ pub(super) struct HostsFile {
 
 #[derive(Default)]
 struct State {
-    names: HashMap<String, Vec<IpAddr>>,
+    names: Arc<HashMap<String, Vec<IpAddr>>>,
     looked: Option<Instant>,
     version: Option<(SystemTime, u64)>,
 }
 
 impl HostsFile {
-    /// A file; it need not exist yet.
+    /// A file; it need not exist yet. Nothing is read before [`HostsFile::refresh`].
     pub(super) fn new(path: &str) -> Self {
         Self { path: path.into(), state: Mutex::default() }
     }
 
-    /// The addresses of a name in lower case.
-    pub(super) fn lookup(&self, name: &str) -> Option<Vec<IpAddr>> {
+    /// Whether it is time to look at the file again. True for one caller only, who has to do it.
+    pub(super) fn stale(&self) -> bool {
         let mut state = self.state.lock();
-        if state.looked.is_none_or(|at| at.elapsed() >= MAX_AGE) {
+        let stale = state.looked.is_none_or(|at| at.elapsed() >= MAX_AGE);
+        if stale {
             state.looked = Some(Instant::now());
-            self.refresh(&mut state);
         }
-        state.names.get(name).cloned()
+        stale
     }
 
-    /// A file that cannot be read keeps what was known.
-    fn refresh(&self, state: &mut State) {
+    /// Reads the file if it has changed. Blocks; lookups meanwhile see what was known. A file that cannot be read keeps
+    /// what was known.
+    pub(super) fn refresh(&self) {
         let Ok(meta) = std::fs::metadata(&self.path) else { return };
         let version = meta.modified().ok().map(|modified| (modified, meta.len()));
-        if version == state.version || meta.len() > MAX_SIZE {
+        if version == self.state.lock().version || meta.len() > MAX_SIZE {
             return;
         }
         if let Ok(bytes) = std::fs::read(&self.path) {
-            state.names = parse(&String::from_utf8_lossy(&bytes));
-            state.version = version;
+            let names = Arc::new(parse(&String::from_utf8_lossy(&bytes)));
+            let mut state = self.state.lock();
+            (state.names, state.version) = (names, version);
         }
+    }
+
+    /// The addresses of a name in lower case.
+    pub(super) fn lookup(&self, name: &str) -> Option<Vec<IpAddr>> {
+        let names = self.state.lock().names.clone();
+        names.get(name).cloned()
     }
 }
 
@@ -85,8 +95,18 @@ mod tests {
 
     #[test]
     fn comments_and_nonsense_are_skipped() {
-        let names = parse("# x\n127.0.0.1 localhost lo # y\nnonsense here\n::1 LOCALHOST\n\n300.1.1.1 a\n");
+        let names =
+            parse("# x\n127.0.0.1 localhost lo # y\nnonsense here\n::1 LOCALHOST\n\n300.1.1.1 a\n");
         assert_eq!(names.len(), 2);
         assert_eq!(names["localhost"].len(), 2);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read(text in "(([0-9a-f.:%#]{0,12}|[a-z.]{1,5}|\\PC)[ \t\n\r]{0,2}){0,20}") {
+            for name in parse(&text).into_keys() {
+                proptest::prop_assert!(!name.contains(char::is_whitespace));
+            }
+        }
     }
 }

@@ -55,8 +55,11 @@ impl Spec for HostsSpec {
         } else {
             self.0.path.iter().map(|path| HostsFile::new(&expand(path))).collect()
         };
-        let hosts = Hosts { predefined: predefined.collect(), files };
-        Box::pin(async { Ok(Component { dns: Some(Arc::new(hosts)), ..Component::default() }) })
+        let hosts = Hosts { predefined: predefined.collect(), files: files.into() };
+        Box::pin(async move {
+            hosts.refresh().await;
+            Ok(Component { dns: Some(Arc::new(hosts)), ..Component::default() })
+        })
     }
 }
 
@@ -89,10 +92,24 @@ fn expand(path: &str) -> String {
 
 struct Hosts {
     predefined: HashMap<String, Vec<IpAddr>>,
-    files: Vec<HostsFile>,
+    files: Arc<[HostsFile]>,
 }
 
 impl Hosts {
+    /// Reads what has changed, on a thread that may block; at most every few seconds.
+    async fn refresh(&self) {
+        let stale: Vec<usize> =
+            (0..self.files.len()).filter(|at| self.files[*at].stale()).collect();
+        if stale.is_empty() {
+            return;
+        }
+        let files = self.files.clone();
+        let work =
+            tokio::task::spawn_blocking(move || stale.iter().for_each(|at| files[*at].refresh()));
+        // A panic there means that the old contents stay.
+        let _ = work.await;
+    }
+
     fn find(&self, name: &str, family: Family) -> Result<Vec<IpAddr>, ResolveError> {
         let name = canonical(name);
         let found = match self.predefined.get(&name) {
@@ -111,8 +128,10 @@ impl DnsServer for Hosts {
         name: &'a str,
         family: Family,
     ) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
-        // A stat every five seconds at most: not worth a thread.
-        Box::pin(async move { self.find(name, family) })
+        Box::pin(async move {
+            self.refresh().await;
+            self.find(name, family)
+        })
     }
 }
 
@@ -120,20 +139,37 @@ impl DnsServer for Hosts {
 mod tests {
     use super::*;
 
-    #[test]
-    fn predefined_names_win_and_a_miss_is_an_error() {
+    #[tokio::test(start_paused = true)]
+    async fn predefined_names_win_and_a_miss_is_an_error() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("hosts");
         std::fs::write(&path, "192.0.2.7 a.example b.example\n2001:db8::7 b.example\n")
             .expect("written");
+        let missing = dir.path().join("missing");
+        let files = [&missing, &path].map(|path| HostsFile::new(path.to_str().expect("UTF-8")));
         let hosts = Hosts {
-            predefined: HashMap::from([("a.example".to_owned(), vec![IpAddr::from([10, 0, 0, 1])])]),
-            files: vec![HostsFile::new(path.to_str().expect("UTF-8"))],
+            predefined: HashMap::from([(
+                "a.example".to_owned(),
+                vec![IpAddr::from([10, 0, 0, 1])],
+            )]),
+            files: Arc::new(files),
         };
-        assert_eq!(hosts.find("A.example.", Family::V4).unwrap(), [IpAddr::from([10, 0, 0, 1])]);
-        assert!(hosts.find("a.example", Family::V6).unwrap().is_empty());
-        assert_eq!(hosts.find("b.example", Family::V6).unwrap().len(), 1);
-        assert!(hosts.find("c.example", Family::V4).is_err());
+        let ask = async |name, family| hosts.lookup(name, family).await;
+        assert_eq!(ask("A.example.", Family::V4).await.unwrap(), [IpAddr::from([10, 0, 0, 1])]);
+        assert!(ask("a.example", Family::V6).await.unwrap().is_empty());
+        assert_eq!(ask("b.example", Family::V6).await.unwrap().len(), 1);
+        let error = ask("c.example", Family::V4).await.unwrap_err();
+        assert_eq!(error.to_string(), "lookup c.example: no such host");
+        // A change is seen when the file is looked at again, not before.
+        std::fs::write(&path, "192.0.2.8 c.example\n").expect("written");
+        assert!(ask("c.example", Family::V4).await.is_err());
+        tokio::time::advance(std::time::Duration::from_secs(6)).await;
+        assert_eq!(ask("c.example", Family::V4).await.unwrap(), [IpAddr::from([192, 0, 2, 8])]);
+        assert!(ask("b.example", Family::V4).await.is_err());
+        // A file that has gone keeps what was known, as in the reference.
+        std::fs::remove_file(&path).expect("removed");
+        tokio::time::advance(std::time::Duration::from_secs(6)).await;
+        assert!(ask("c.example", Family::V4).await.is_ok());
     }
 
     #[test]

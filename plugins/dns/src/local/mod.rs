@@ -62,10 +62,8 @@ struct Local {
 
 impl Local {
     async fn ask(&self, name: &str, family: Family) -> Result<Vec<IpAddr>, ResolveError> {
-        let failed = |message: String| ResolveError::Failed {
-            name: name.into(),
-            message: message.into(),
-        };
+        let failed =
+            |message: String| ResolveError::Failed { name: name.into(), message: message.into() };
         // The permit moves into the thread: a lookup that nobody waits for any more still counts.
         let permit = self.slots.clone().acquire_owned().await.map_err(|e| failed(e.to_string()))?;
         let host = name.to_owned();
