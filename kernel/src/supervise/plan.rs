@@ -90,6 +90,11 @@ fn action(old: &Running, next: &Planned) -> Action {
 /// The problem.
 pub fn validate(blueprint: &Blueprint) -> Result<(), String> {
     let names = Names::new(&blueprint.components);
+    if let Some(tag) = &blueprint.default_outbound
+        && !names.has(&Dep::Outbound(tag.clone()))
+    {
+        return Err(format!("default outbound not found: {tag}"));
+    }
     for planned in &blueprint.components {
         for dep in deps(planned) {
             if !names.has(&dep) {
@@ -101,16 +106,14 @@ pub fn validate(blueprint: &Blueprint) -> Result<(), String> {
         if !names.has(dep) {
             return Err(match dep {
                 Dep::Outbound(tag) => at(place, format!("outbound not found: {tag}")),
+                Dep::DnsServer(tag) if place == "dns.final" => {
+                    format!("default DNS server not found: {tag}")
+                }
                 Dep::DnsServer(tag) => at(place, format!("DNS server not found: {tag}")),
                 Dep::Inbound(tag) => at(place, format!("inbound not found: {tag}")),
                 Dep::Service(tag) => at(place, format!("service not found: {tag}")),
             });
         }
-    }
-    if let Some(tag) = &blueprint.default_outbound
-        && !names.has(&Dep::Outbound(tag.clone()))
-    {
-        return Err(at("route.final", format!("default outbound not found: {tag}")));
     }
     circles(&blueprint.components)?;
     claims(&blueprint.components)
