@@ -199,9 +199,6 @@ impl<'a> Translator<'a> {
             if !self.rest.starts_with(intro) {
                 continue;
             }
-            if self.rest.starts_with("<=") || self.rest.starts_with("<!") {
-                break;
-            }
             let Some(end) = self.rest.find('>') else {
                 return Err(RegexError::at("invalid named capture", start));
             };
@@ -238,8 +235,7 @@ impl<'a> Translator<'a> {
                     self.open -= 1;
                     return Ok(());
                 }
-                None => return Err(RegexError::at("missing closing )", self.whole)),
-                Some(_) => {
+                _ => {
                     return Err(RegexError::at(
                         "invalid or unsupported Perl syntax",
                         self.since(start),
@@ -313,9 +309,9 @@ impl<'a> Translator<'a> {
             self.since(from)
         };
         let bare = name.strip_prefix('^').unwrap_or(name);
-        let known = bare.chars().all(|c| c.is_ascii_alphabetic() || c == '_')
-            && bare.starts_with(|c: char| c.is_ascii_uppercase());
-        if !known {
+        let plain = bare.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '-' | ' '));
+        // The tables of both are those of Unicode; whether a name is in them is left to the crate.
+        if !plain || Regex::new(&format!(r"\p{{{bare}}}")).is_err() {
             return Err(RegexError::at("invalid character class range", self.since(start)));
         }
         let class = if negative != name.starts_with('^') { 'P' } else { 'p' };
@@ -347,21 +343,26 @@ impl<'a> Translator<'a> {
                 char::from_u32(value).ok_or_else(|| invalid(self))?
             }
             'x' => {
-                let digits = if self.eat("{") {
-                    let Some((digits, rest)) = self.rest.split_once('}') else {
+                let mut value = 0;
+                let braced = self.eat("{");
+                let mut digits = 0;
+                loop {
+                    match self.next() {
+                        Some('}') if braced && digits > 0 => break,
+                        Some(c) if c.is_ascii_hexdigit() => {
+                            value = value * 16 + c.to_digit(16).unwrap_or_default();
+                            digits += 1;
+                        }
+                        _ => return Err(invalid(self)),
+                    }
+                    if value > u32::from(char::MAX) {
                         return Err(invalid(self));
-                    };
-                    self.rest = rest;
-                    digits
-                } else {
-                    let digits = self.rest.get(..2).ok_or_else(|| invalid(self))?;
-                    self.rest = &self.rest[2..];
-                    digits
-                };
-                let hex = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
-                hex.then(|| u32::from_str_radix(digits, 16).ok().and_then(char::from_u32))
-                    .flatten()
-                    .ok_or_else(|| invalid(self))?
+                    }
+                    if !braced && digits == 2 {
+                        break;
+                    }
+                }
+                char::from_u32(value).ok_or_else(|| invalid(self))?
             }
             'a' => '\x07',
             'f' => '\x0c',
@@ -537,7 +538,10 @@ mod tests {
             (r"\p{nope}", r"invalid character class range: `\p{nope}`"),
             ("(?=a)", "invalid or unsupported Perl syntax: `(?=`"),
             ("(?x)a", "invalid or unsupported Perl syntax: `(?x`"),
-            ("(?<=a)b", "invalid or unsupported Perl syntax: `(?<`"),
+            ("(?<=a)b", "invalid named capture: `(?<=a)b`"),
+            (r"\x{110000}", r"invalid escape sequence: `\x{110000`"),
+            (r"\x4", r"invalid escape sequence: `\x4`"),
+            ("(?i", "invalid or unsupported Perl syntax: `(?i`"),
         ] {
             assert_eq!(
                 compile(expression).unwrap_err().to_string(),
