@@ -113,6 +113,28 @@ pub(crate) fn fast_open(fd: impl AsFd, accept: bool) -> io::Result<()> {
     }
 }
 
+/// Leads all connections to a group of listeners on one address to the one that joined it at that place,
+/// counted from 0. A place that is not taken has no effect.
+pub(crate) fn prefer(fd: impl AsFd, place: u32) -> io::Result<()> {
+    // A classic BPF program of one instruction: return the place.
+    let code = (libc::BPF_RET | libc::BPF_K) as u16;
+    let mut program = [libc::sock_filter { code, jt: 0, jf: 0, k: place }];
+    let filter = libc::sock_fprog { len: 1, filter: program.as_mut_ptr() };
+    let len = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for as long as it is borrowed; the kernel reads `len` bytes of
+    // `filter` and one instruction of `program`, both of which live until the call returns.
+    let rc = unsafe {
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const filter).cast(),
+            len,
+        )
+    };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Forbids or allows fragments of UDP datagrams: the reference sets `PMTUDISC_DO`, the system's
 /// default is `PMTUDISC_WANT`. Covers both families of a dual-stack socket.
 pub(crate) fn udp_fragment(fd: impl AsFd, allow: bool) -> io::Result<()> {

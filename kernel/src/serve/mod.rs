@@ -58,7 +58,8 @@ where
     H: Fn(Accepted) -> F + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    listener.tune().map_err(|e| Fault(format!("set options of the listener: {e}")))?;
+    let listener =
+        listener.activate(&cx).map_err(|e| Fault(format!("take over the listener: {e}")))?;
     let permits = permits();
     let mut pause = limit::Pause::default();
     let mut cancelled = pin!(cx.cancel.cancelled());
@@ -81,7 +82,7 @@ where
         };
         let first = tokio::select! {
             biased;
-            () = &mut cancelled => return Ok(()),
+            () = &mut cancelled => break,
             () = &mut beat => {
                 beat.set(cx.pulse.beat());
                 continue;
@@ -114,6 +115,17 @@ where
             }
         }
     }
+    if let Some(linger) = listener.linger(&cx) {
+        let rest = async {
+            while let Ok((stream, peer)) = listener.accept().await {
+                let Ok(permit) = permits.clone().acquire_owned().await else { return };
+                spawn(&cx, &handler, stream, peer, permit);
+            }
+        };
+        // Not in time: only a lack of permits can be the reason.
+        let _ = tokio::time::timeout(linger, rest).await;
+    }
+    Ok(())
 }
 
 /// Runs the handler of one connection in a task of its own.

@@ -110,6 +110,57 @@ async fn a_successor_takes_over_without_a_gap() {
     cx.cancel.cancel();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn multipath_is_switched_without_a_gap() {
+    for listen in ["127.0.0.1", "::1"] {
+        let mut cx = Kit::default().cx();
+        let listen = crosspoint_schema::decode::Addr::parse(listen).ok();
+        let mut options = ListenOptions { listen, ..Default::default() };
+        let bound = tcp_listener(&options, &cx).unwrap();
+        let addr = bound.local_addr().unwrap();
+        options.listen_port = 0;
+        tokio::spawn(tcp(bound, cx.clone(), shout));
+        let stop = Arc::new(AtomicUsize::new(0));
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let stop = stop.clone();
+                tokio::spawn(async move {
+                    let mut served = 0;
+                    while stop.load(Ordering::Relaxed) == 0 {
+                        let mut client = TcpStream::connect(addr).await.unwrap();
+                        assert_eq!(ask(&mut client, b"a").await, Some(b'A'));
+                        served += 1;
+                    }
+                    served
+                })
+            })
+            .collect();
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            options.tcp_multi_path = !options.tcp_multi_path;
+            // A reload that is thrown away while it is tried changes nothing.
+            drop(tcp_listener(&options, &cx).unwrap());
+            cx.plane.vault.sweep(|_| false);
+            let next =
+                BuildCx { cancel: Default::default(), pulse: Default::default(), ..cx.clone() };
+            let bound = tcp_listener(&options, &next).unwrap();
+            assert_eq!(bound.local_addr().unwrap(), addr);
+            tokio::spawn(tcp(bound, next.clone(), shout));
+            tokio::task::yield_now().await;
+            cx.cancel.cancel();
+            cx = next;
+            tokio::time::sleep(Duration::from_millis(1200)).await;
+            cx.plane.vault.sweep(|_| false);
+            assert_eq!(cx.plane.vault.len(), 1);
+        }
+        stop.store(1, Ordering::Relaxed);
+        for client in clients {
+            assert!(client.await.unwrap() > 100);
+        }
+        cx.cancel.cancel();
+    }
+}
+
 #[tokio::test]
 async fn the_loop_answers_its_pulse() {
     let cx = Kit::default().cx();

@@ -2,10 +2,12 @@
 //!
 //! A socket that is there already is lent as it is, so that the old instance of a component and its
 //! successor accept from one queue. Options that can change on a bound socket are set when the new
-//! instance takes over ([`Bound::tune`]); only multipath TCP cannot change.
+//! instance takes over ([`Bound::tune`]). Multipath TCP cannot change: then there are two sockets on
+//! one address for a moment (`takeover`).
 
 mod legacy;
 mod settings;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -19,13 +21,16 @@ use tracing::info;
 pub use legacy::SessionDefaults;
 pub use settings::{KEEP_ALIVE_IDLE, KEEP_ALIVE_INTERVAL, UDP_TIMEOUT, claims, deps, validate};
 
-use self::settings::Settings;
+use self::{settings::Settings, takeover::Successor};
 use crate::{
     BuildCx, BuildError,
     net::{netns, sockopt},
     session::Network,
     vault::Key,
 };
+
+/// The system cuts this to `net.core.somaxconn`, which is what Go asks for.
+const BACKLOG: i32 = u16::MAX as i32;
 
 /// [`Key::fixed`]: the socket speaks multipath TCP.
 const MULTI_PATH: u32 = 1;
@@ -36,16 +41,14 @@ pub struct Bound<T> {
     socket: Arc<T>,
     settings: Settings,
     network: Network,
-}
-
-impl<T> Clone for Bound<T> {
-    fn clone(&self) -> Self {
-        Self { socket: self.socket.clone(), settings: self.settings.clone(), network: self.network }
-    }
+    key: Key,
+    /// The socket that takes over from `socket` when the instance does.
+    successor: Option<Successor>,
 }
 
 impl<T> Deref for Bound<T> {
     type Target = Arc<T>;
+    /// The socket at the address; until the instance takes over it may be its predecessor's.
     fn deref(&self) -> &Arc<T> {
         &self.socket
     }
@@ -68,6 +71,47 @@ impl<T: AsFd> Bound<T> {
     }
 }
 
+impl Bound<TcpListener> {
+    /// The listener to accept on, now that the instance takes over. [`serve::tcp`](crate::serve::tcp) calls it.
+    ///
+    /// # Errors
+    /// Those of [`Bound::tune`]; somebody else listens at the address by now.
+    pub fn activate(self, cx: &BuildCx) -> io::Result<Active> {
+        let Self { socket, settings, network, key, successor } = self;
+        let listener = match successor {
+            Some(successor) => successor.take_over(&key, cx, settings.reuse)?,
+            None => {
+                settings.tune(&*socket, network)?;
+                socket
+            }
+        };
+        Ok(Active { listener, key })
+    }
+}
+
+/// A listener that is accepted from.
+#[derive(Clone, Debug)]
+pub struct Active {
+    listener: Arc<TcpListener>,
+    key: Key,
+}
+
+impl Deref for Active {
+    type Target = TcpListener;
+    fn deref(&self) -> &TcpListener {
+        &self.listener
+    }
+}
+
+impl Active {
+    /// How long an instance must go on accepting after it was told to stop: not at all, or, when another
+    /// listener took over the address, until no connection can come here any more.
+    #[must_use]
+    pub fn linger(&self, cx: &BuildCx) -> Option<Duration> {
+        takeover::is_leaving(&self.listener, &self.key, cx).then_some(takeover::LINGER)
+    }
+}
+
 /// The TCP listener of these options.
 ///
 /// # Errors
@@ -78,23 +122,31 @@ pub fn tcp_listener(
 ) -> Result<Bound<TcpListener>, BuildError> {
     let settings = Settings::new(options, false)?;
     let key = settings.key(cx, settings.multi_path);
+    let mut successor = None;
     let socket = lend(cx, &settings, Network::Tcp, |fresh| {
-        cx.plane.vault.tcp(key, || {
-            *fresh = true;
-            let socket = match settings.multi_path {
-                true => match settings.bind(Type::STREAM, Protocol::MPTCP, Network::Tcp) {
-                    // As Go: where multipath is missing, plain TCP listens.
-                    Err(e) if unsupported(&e) => {
-                        settings.bind(Type::STREAM, Protocol::TCP, Network::Tcp)?
-                    }
-                    result => result?,
-                },
-                false => settings.bind(Type::STREAM, Protocol::TCP, Network::Tcp)?,
-            };
-            TcpListener::from_std(socket.into())
-        })
+        let bind = |old: Option<&TcpListener>| match settings.multi_path {
+            true => match settings.listener(Protocol::MPTCP, old) {
+                // As Go: where multipath is missing, plain TCP listens.
+                Err(e) if unsupported(&e) => settings.listener(Protocol::TCP, old),
+                result => result,
+            },
+            false => settings.listener(Protocol::TCP, old),
+        };
+        let known = cx.plane.vault.tcp(key.clone(), || Err(io::ErrorKind::NotFound.into()));
+        match (known, takeover::other(cx, &key)) {
+            (Ok(socket), _) => Ok(socket),
+            (Err(_), Some(old)) => {
+                *fresh = true;
+                successor = Some(Successor::new(bind(Some(&old))?, old.clone()));
+                Ok(old)
+            }
+            (Err(_), None) => cx.plane.vault.tcp(key.clone(), || {
+                *fresh = true;
+                TcpListener::from_std(bind(None)?.into())
+            }),
+        }
     })?;
-    Ok(Bound { socket, settings, network: Network::Tcp })
+    Ok(Bound { socket, settings, network: Network::Tcp, key, successor })
 }
 
 /// The UDP socket of these options. `udp_fragment` is the value where the option is not set: true for
@@ -110,13 +162,12 @@ pub fn udp_socket(
     let settings = Settings::new(options, udp_fragment)?;
     let key = settings.key(cx, false);
     let socket = lend(cx, &settings, Network::Udp, |fresh| {
-        cx.plane.vault.udp(key, || {
+        cx.plane.vault.udp(key.clone(), || {
             *fresh = true;
-            let socket = settings.bind(Type::DGRAM, Protocol::UDP, Network::Udp)?;
-            UdpSocket::from_std(socket.into())
+            UdpSocket::from_std(settings.udp()?.into())
         })
     })?;
-    Ok(Bound { socket, settings, network: Network::Udp })
+    Ok(Bound { socket, settings, network: Network::Udp, key, successor: None })
 }
 
 /// Borrows a socket; says so when it is new, and when it is not, makes sure that our options would be
@@ -172,22 +223,33 @@ impl Settings {
         })
     }
 
-    /// A socket that is bound, and listens if it is one for streams.
-    fn bind(&self, kind: Type, protocol: Protocol, network: Network) -> io::Result<Socket> {
-        let socket = self.open(kind, protocol)?;
+    /// A socket that listens; or one that is bound beside `old` and does not listen yet.
+    fn listener(&self, protocol: Protocol, old: Option<&TcpListener>) -> io::Result<Socket> {
+        let socket = self.open(Type::STREAM, protocol)?;
         if self.addr.is_ipv6() {
             socket.set_only_v6(false)?;
         }
-        match network {
-            Network::Tcp => socket.set_reuse_address(true)?,
-            Network::Udp => socket.set_broadcast(true)?,
+        socket.set_reuse_address(true)?;
+        self.tune(&socket, Network::Tcp)?;
+        match old {
+            Some(old) => takeover::bind_beside(&socket, old)?,
+            None => {
+                socket.bind(&self.addr.into())?;
+                socket.listen(BACKLOG)?;
+            }
         }
-        self.tune(&socket, network)?;
+        Ok(socket)
+    }
+
+    /// A bound UDP socket.
+    fn udp(&self) -> io::Result<Socket> {
+        let socket = self.open(Type::DGRAM, Protocol::UDP)?;
+        if self.addr.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_broadcast(true)?; // As every UDP socket of Go has it.
+        self.tune(&socket, Network::Udp)?;
         socket.bind(&self.addr.into())?;
-        if network == Network::Tcp {
-            // The system cuts this to net.core.somaxconn, which is what Go asks for.
-            socket.listen(i32::from(u16::MAX))?;
-        }
         Ok(socket)
     }
 

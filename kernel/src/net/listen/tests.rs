@@ -23,10 +23,8 @@ fn cx() -> BuildCx {
     Kit::default().cx()
 }
 
-fn tcp(options: &ListenOptions, cx: &BuildCx) -> Bound<TcpListener> {
-    let bound = tcp_listener(options, cx).unwrap();
-    bound.tune().unwrap();
-    bound
+fn tcp(options: &ListenOptions, cx: &BuildCx) -> Arc<TcpListener> {
+    tcp_listener(options, cx).unwrap().activate(cx).unwrap().listener
 }
 
 fn default() -> ListenOptions {
@@ -83,12 +81,12 @@ async fn changeable_options_come_and_go() {
     }
     for (options, set) in [(&plain, false), (&full, true), (&plain, false)] {
         let listener = tcp(options, &cx);
-        let socket = SockRef::from(&**listener);
+        let socket = SockRef::from(&*listener);
         assert_eq!(socket.device().unwrap().is_some(), set);
         assert_eq!(socket.mark().unwrap(), if set { full.routing_mark.0 } else { 0 });
         assert!(socket.reuse_address().unwrap(), "as Go sets it for every listener");
         assert_eq!(socket.reuse_port().unwrap(), set);
-        assert_eq!(sockopt::fast_open_queue(&**listener).unwrap() > 0, set);
+        assert_eq!(sockopt::fast_open_queue(&*listener).unwrap() > 0, set);
 
         let udp = udp_socket(options, &cx, false).unwrap();
         udp.tune().unwrap();
@@ -103,7 +101,7 @@ async fn changeable_options_come_and_go() {
     assert_eq!(cx.plane.vault.len(), 2);
     // Loopback belongs to no interface.
     let local = ListenOptions { bind_interface: "none0".into(), ..default() };
-    assert_eq!(SockRef::from(&**tcp(&local, &self::cx())).device().unwrap(), None);
+    assert_eq!(SockRef::from(&*tcp(&local, &self::cx())).device().unwrap(), None);
     // QUIC inbounds fragment unless told otherwise.
     let udp = udp_socket(&default(), &self::cx(), true).unwrap();
     assert_eq!(mtu_discover(&**udp).unwrap(), libc::IP_PMTUDISC_WANT);
@@ -116,7 +114,7 @@ async fn a_reload_with_impossible_options_fails_before_anything_is_touched() {
     let listener = tcp(&plain, &cx);
     let wrong = ListenOptions { bind_interface: "none0".into(), ..plain };
     assert!(tcp_listener(&wrong, &cx).is_err());
-    assert_eq!(SockRef::from(&**listener).device().unwrap(), None);
+    assert_eq!(SockRef::from(&*listener).device().unwrap(), None);
 }
 
 #[tokio::test]
@@ -165,7 +163,7 @@ async fn multipath_tcp_is_accepted() {
     let listener = tcp(&options, &cx);
     let enabled = std::fs::read_to_string("/proc/sys/net/mptcp/enabled").unwrap_or_default();
     let wanted = if enabled.trim() == "1" { Protocol::MPTCP } else { Protocol::TCP };
-    assert_eq!(SockRef::from(&**listener).protocol().unwrap(), Some(wanted));
+    assert_eq!(SockRef::from(&*listener).protocol().unwrap(), Some(wanted));
     TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (plain, _) = listener.accept().await.unwrap();
     assert!(SockRef::from(&plain).tcp_nodelay().unwrap());
