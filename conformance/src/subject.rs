@@ -17,7 +17,7 @@ use crate::workspace;
 pub const SUBJECT_ENV: &str = "CONFORMANCE_SUBJECT";
 
 /// What [`Subject::under_test`] is when nothing is said.
-const DEFAULT: &str = "reference";
+const DEFAULT: &str = "crosspoint";
 
 /// A program that takes the dialect: the daemon itself or the reference.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -81,6 +81,8 @@ async fn serve(mut stream: TcpStream, seen: Arc<Counters>) {
                 answer += "Connection: close\r\n\r\nuntil the end\n";
                 close = true;
             }
+            // RFC 9110 §8.6: no length with these.
+            _ if matches!(status, 100..200 | 204) => answer += "\r\n",
             _ => answer += &format!("Content-Length: {}\r\n\r\n", body.len()),
         }
         let mut bytes = answer.into_bytes();

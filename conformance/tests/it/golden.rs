@@ -1,10 +1,12 @@
 //! Every recorded verdict of the reference, against the program under test.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use crosspoint_conformance::golden::lists::{Deviations, Pending};
-use crosspoint_conformance::golden::{Command, load, run_all, uses};
+use crosspoint_conformance::golden::{Command, Outcome, Vector, load, run_all, uses};
 use crosspoint_conformance::loud;
 use crosspoint_conformance::subject::Subject;
 
@@ -67,11 +69,11 @@ fn agree(command: Command) -> Result<()> {
         }
     }
     if std::env::var_os(WRITE_PENDING).is_some() && !subject.is_reference() {
-        return write_pending(suite, &vectors, &outcomes, &deviations);
+        return write_pending(&subject, suite, &vectors, &outcomes, &deviations);
     }
 
     let known = vectors.iter().map(|vector| vector.name.as_str());
-    let known: std::collections::BTreeSet<_> = known.collect();
+    let known: BTreeSet<_> = known.collect();
     for name in pending.names(suite).into_iter().filter(|name| !known.contains(name)) {
         failures.push(format!("{name}: listed as pending, but there is no such vector"));
     }
@@ -101,23 +103,64 @@ fn agree(command: Command) -> Result<()> {
     Ok(())
 }
 
+/// Lists what fails and needs something that the subject was built without. What fails and needs
+/// nothing else is not pending but wrong, and stays out of the list.
 fn write_pending(
+    subject: &Subject,
     suite: &str,
-    vectors: &[crosspoint_conformance::golden::Vector],
-    outcomes: &[crosspoint_conformance::golden::Outcome],
+    vectors: &[Vector],
+    outcomes: &[Outcome],
     deviations: &Deviations,
 ) -> Result<()> {
-    let mut entries = Vec::new();
+    let built = built_types(subject)?;
+    let (mut entries, mut wrong) = (Vec::new(), 0);
     for (vector, outcome) in vectors.iter().zip(outcomes) {
         if outcome.difference(&vector.expected).is_none()
             || deviations.find(suite, &vector.name).is_some()
         {
             continue;
         }
-        let needs = uses(&vector.config).into_iter().collect::<Vec<_>>().join(" ");
-        let needs = if needs.is_empty() { "nothing known: look at it".to_owned() } else { needs };
-        entries.push((vector.name.clone(), needs));
+        let parts = uses(&vector.config).into_iter().filter(|part| is_missing(part, &built));
+        let mut missing = parts.collect::<Vec<_>>().join(" ");
+        // What has no type of its own, such as a rule action, the subject names itself.
+        let refused = outcome.stderr.lines().find(|line| line.ends_with("not in this build"));
+        if let (true, Some(line)) = (missing.is_empty(), refused) {
+            let cause = line.rsplit(": ").next().unwrap_or(line);
+            missing = cause.trim_end_matches(" is not in this build").to_owned();
+        }
+        if missing.is_empty() {
+            wrong += 1;
+        } else {
+            entries.push((vector.name.clone(), missing));
+        }
     }
-    loud::line(&format!("WRITTEN  {} entries of {suite} into pending.txt", entries.len()));
+    loud::line(&format!(
+        "WRITTEN  {} entries of {suite} into pending.txt; {wrong} more are wrong, not pending",
+        entries.len()
+    ));
+    // Both suites write the same file, from two threads.
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _guard = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     Pending::rewrite(suite, &entries)
+}
+
+/// The types that a subject was compiled with: the line `Tags:` of `version`.
+fn built_types(subject: &Subject) -> Result<BTreeSet<String>> {
+    let output = subject.run_cli(&std::env::temp_dir(), ["version"], &[])?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let tags = text.lines().find_map(|line| line.strip_prefix("Tags: "));
+    let tags = tags.context("`version` prints no line Tags")?;
+    Ok(tags.split(',').map(|tag| tag.trim().to_owned()).collect())
+}
+
+/// Whether a part named by [`uses`] is not in the build.
+fn is_missing(part: &str, built: &BTreeSet<String>) -> bool {
+    match part.split_once('/') {
+        Some(("inbound" | "outbound" | "endpoint" | "service" | "dns", name)) => {
+            !built.contains(name)
+        }
+        // Blocks that come with issues of their own, until their tag is in the build.
+        Some((kind, name)) => !built.contains(name) && !built.contains(kind),
+        None => ["tls", "multiplex", "rule-set"].contains(&part) && !built.contains(part),
+    }
 }
