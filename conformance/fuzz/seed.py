@@ -40,6 +40,39 @@ def sniff_quic():
         yield framed([crypto(0, hello[:100]) + b"\1\2\5\0\1\0\1\1", bytes(9) + crypto(100, hello[100:])])
 
 
+def socks_server():
+    login = b"\5\1\2\1\4user\6secret"
+    for hello in (b"\0\5\1\0", b"\1" + login):
+        yield hello + b"\5\1\0\3\6a.test\0\x50rest"
+        yield hello + b"\5\3\0\1\0\0\0\0\0\0"
+        yield hello + b"\5\1\0\4" + bytes(15) + b"\1\0\x50"
+    yield b"\0\4\1\0\x50\x7f\0\0\1me\0"
+    yield b"\1\4\1\0\x50\0\0\0\1four\0a.test\0"
+
+
+def socks_udp():
+    yield b"\0\0\0\1\x7f\0\0\1\0\x35payload"
+    yield b"\0\0\0\3\6a.test\0\x35payload"
+    yield b"\0\0\0\4" + bytes(10) + b"\xff\xff\x7f\0\0\1\0\x35payload"
+
+
+def http_server():
+    chunks = b"5;x=y\r\nhello\r\n0\r\nA: b\r\n\r\n"
+    for head in (
+        b"\0CONNECT [::1]:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\1CONNECT /p HTTP/1.1\r\nHost: a.test:1\r\nProxy-Authorization: Basic dXNlcjpzZWNyZXQ=\r\n\r\n",
+        b"\0GET http://u:p@a.test:81/x?y HTTP/1.1\r\nConnection: keep-alive, X\r\nX: 1\r\nX-Forwarded-For: ::1\r\n\r\n",
+        b"\0POST http://a.test/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n" + chunks,
+        b"\0GET http://a/ HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"\x14HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"\4HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\nKeep-Alive: 5\r\n\r\n" + chunks,
+        b"\4HTTP/1.0 200 OK\nA: b\n c\nContent-Length: 3\n\nabc",
+        b"\0HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+    ):
+        yield head
+    yield b"\0" + chunks
+
+
 target, out = sys.argv[1], pathlib.Path(sys.argv[2])
 for number, seed in enumerate(globals().get(target, list)()):
     (out / f"seed-{number}").write_bytes(seed)

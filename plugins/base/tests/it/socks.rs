@@ -193,3 +193,17 @@ async fn what_is_not_in_this_build_is_named() {
     let (mut stream, _) = socks5(port, to).await;
     ping(&mut stream, b"still").await;
 }
+
+#[tokio::test]
+async fn injected_connections_are_served() {
+    let (port, outer, to) = (free_port(), free_port(), echo().await);
+    let direct =
+        format!(r#"{{"type": "direct", "tag": "outer", "listen_port": {outer}, "detour": "in"}}"#);
+    let world = World::new(&[DIRECT], &[&inbound("mixed", port), &direct]).await;
+    let (mut stream, code) = socks5(outer, to).await;
+    assert_eq!(code, 0);
+    ping(&mut stream, b"through both").await;
+    let session = world.last();
+    assert_eq!((&*session.inbound.tag, session.target), ("in", to.into()));
+    assert_eq!(session.source, stream.local_addr().unwrap());
+}

@@ -128,6 +128,10 @@ impl World {
             let tag: Tag = tag_of(text).0.into();
             names.outbounds.insert(tag.clone(), Slot::new(tag));
         }
+        for text in inbounds {
+            let tag: Tag = tag_of(text).0.into();
+            names.injects.insert(tag.clone(), Slot::new(tag));
+        }
         let (names, routes) = (Arc::new(names), Arc::new(Routes::default()));
         let snapshot = Snapshot {
             generation: 1,
@@ -171,9 +175,12 @@ impl World {
             names: self.names.clone(),
             pulse: Pulse::default(),
         };
-        let Component { outbound, control, run, .. } =
+        let Component { outbound, inject, control, run, .. } =
             spec.clone().build(cx).await.map_err(|e| e.to_string())?;
         if let (Some(face), Some(slot)) = (outbound, self.names.outbounds.get(&tag)) {
+            slot.set(me.clone(), face);
+        }
+        if let (Some(face), Some(slot)) = (inject, self.names.injects.get(&tag)) {
             slot.set(me, face);
         }
         let run = run.map(|run| tokio::spawn(async move { run.await.expect("runs") }));
