@@ -80,7 +80,11 @@ impl Dialer {
             matches!(via, Via::Sockets(_)) || setup.resolve_before_detour || own.is_some();
         Ok(Self {
             plane: cx.plane.clone(),
-            names: Arc::new(Names { own, legacy: settings::legacy_strategy(options) }),
+            names: Arc::new(Names {
+                own,
+                legacy: settings::legacy_strategy(options),
+                rule: setup.resolver,
+            }),
             via,
             resolves,
             fallback_delay: (!options.fallback_delay.is_zero())

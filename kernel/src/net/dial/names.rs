@@ -1,7 +1,13 @@
 //! Names that a dialer meets, and who resolves them.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
 
+use crosspoint_schema::notice;
+
+use super::settings::{MISSING, ResolverRule, deprecated};
 use crate::{
     error::{DialClass, DialError, Side},
     resolve::{Lookup, ResolveError, Strategy},
@@ -14,6 +20,8 @@ pub(super) struct Names {
     pub(super) own: Option<DomainResolver>,
     /// Dial field `domain_strategy`.
     pub(super) legacy: Option<Strategy>,
+    /// What to do when there are several servers to choose from.
+    pub(super) rule: ResolverRule,
 }
 
 impl Names {
@@ -35,12 +43,26 @@ impl Names {
                 (None, None) => {
                     let mut tags = snapshot.names.dns.keys();
                     let first = tags.next();
-                    (first.filter(|_| tags.next().is_none()), self.legacy, false)
+                    let several = tags.next().is_some();
+                    if several {
+                        self.choose()?;
+                    }
+                    (first.filter(|_| !several), self.legacy, false)
                 }
             };
         let server = server.map(|tag| &**tag);
         let lookup = Lookup { server, strategy, disable_cache, ..Lookup::new(name) };
         snapshot.resolver.lookup(lookup).await.map_err(|error| failed(&error))
+    }
+
+    /// Whether DNS rules may choose the server, because nobody has named one.
+    fn choose(&self) -> Result<(), DialError> {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        if self.rule == ResolverRule::Lenient {
+            deprecated(&notice::MISSING_DOMAIN_RESOLVER, &SAID);
+            return Ok(());
+        }
+        Err(DialError::new(DialClass::HostUnreachable, Side::Local, MISSING))
     }
 }
 

@@ -34,23 +34,26 @@ pub const FALLBACK_DELAY: Duration = Duration::from_millis(300);
 pub struct Setup<'a> {
     /// Value of `udp_fragment` where it is not set: true for `direct` and for protocols on QUIC.
     pub udp_fragment: bool,
-    /// The server that will be dialled (field `server`). Lets a missing resolver be found while building.
+    /// The server that will be dialled (field `server`), for [`ResolverRule::Own`].
     pub server: Option<&'a str>,
     /// Resolve names here even if there is a `detour` (WireGuard, Tailscale); otherwise the detour gets them.
     pub resolve_before_detour: bool,
-    /// What to do when no resolver is named for the server's name.
+    /// What to do when no resolver is named.
     pub resolver: ResolverRule,
 }
 
-/// What to do when neither the dial options nor the route options name a resolver for `Setup::server`.
+/// What the reference says where a resolver must be named.
+pub(super) const MISSING: &str = "missing domain resolver for domain server address";
+
+/// What to do when neither the dial options nor the route options name a resolver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResolverRule {
     /// Ask the only DNS server, or let the DNS rules choose among several and warn.
     #[default]
     Lenient,
-    /// Ask the only DNS server, or refuse when there are several (Tailscale control, DERP).
+    /// Ask the only DNS server, or refuse to dial when there are several (Tailscale control, DERP).
     Strict,
-    /// Refuse unless the dial options name one (DNS servers, which cannot ask themselves).
+    /// Refuse to build unless the dial options name one (DNS servers, which cannot ask themselves).
     Own,
 }
 
@@ -176,23 +179,13 @@ pub(super) fn resolver(
     setup: &Setup<'_>,
 ) -> Result<Option<DomainResolver>, BuildError> {
     let has_name = setup.server.is_some_and(|s| !s.is_empty() && Host::from(s).ip().is_none());
-    let resolves_here = options.detour.is_empty() || setup.resolve_before_detour;
-    let several = cx.names.dns.len() > 1;
     let Some(tag) = resolver_tag(options) else {
-        let missing = || BuildError::options("missing domain resolver for domain server address");
-        if has_name && resolves_here {
-            let routed = cx.plane.snapshot.load().defaults.domain_resolver.is_some();
-            match setup.resolver {
-                ResolverRule::Own => return Err(missing()),
-                ResolverRule::Strict if !routed && several => return Err(missing()),
-                ResolverRule::Lenient if !routed && several => {
-                    static SAID: AtomicBool = AtomicBool::new(false);
-                    deprecated(&notice::MISSING_DOMAIN_RESOLVER, &SAID);
-                }
-                _ => {}
-            }
-        }
-        return Ok(None);
+        let resolves_here = options.detour.is_empty() || setup.resolve_before_detour;
+        return match setup.resolver {
+            ResolverRule::Own if has_name && resolves_here => Err(BuildError::options(MISSING)),
+            // What `route` says is known when the configuration is in force, that is at a dial.
+            _ => Ok(None),
+        };
     };
     if !cx.names.dns.contains_key(tag) {
         return Err(BuildError::options(format_args!("domain resolver not found: {tag}")));
@@ -215,7 +208,7 @@ pub(super) fn legacy_strategy(options: &DialOptions) -> Option<Strategy> {
 }
 
 /// Each notice appears once per process.
-fn deprecated(note: &Deprecation, said: &AtomicBool) {
+pub(super) fn deprecated(note: &Deprecation, said: &AtomicBool) {
     if !said.swap(true, Ordering::Relaxed) {
         warn!("{}", note.message());
     }

@@ -28,11 +28,15 @@ impl Settings {
         addr: SocketAddr,
         defaults: &RouteDefaults,
     ) -> Result<TcpStream, DialError> {
-        // Everything that multipath TCP does not like is answered by plain TCP, as in Go.
-        if self.multi_path
-            && let Ok(stream) = self.attempt(addr, defaults, Protocol::MPTCP).await
-        {
-            return Ok(stream);
+        if self.multi_path {
+            match self.attempt(addr, defaults, Protocol::MPTCP).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(dial_error("tcp", addr, &error));
+                }
+                // Everything else that multipath TCP does not like is left to plain TCP, as in Go.
+                Err(_) => {}
+            }
         }
         self.attempt(addr, defaults, Protocol::TCP).await.map_err(|e| dial_error("tcp", addr, &e))
     }

@@ -11,7 +11,14 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::SocketAddr, ops::Deref, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::Deref,
+    os::fd::AsFd,
+    sync::Arc,
+    time::Duration,
+};
 
 use crosspoint_schema::options::ListenOptions;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -216,25 +223,42 @@ impl Settings {
         }
     }
 
-    fn open(&self, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-        let domain = Domain::for_address(self.addr);
+    fn open(&self, domain: Domain, kind: Type, protocol: Protocol) -> io::Result<Socket> {
         netns::within(self.netns.as_deref(), || {
             Socket::new(domain, kind.nonblocking(), Some(protocol))
         })
     }
 
+    /// A socket and the address to bind it to: `::` takes both families, and without IPv6 that one
+    /// which is left.
+    fn open_any(&self, kind: Type, protocol: Protocol) -> io::Result<(Socket, SocketAddr)> {
+        match self.open(Domain::for_address(self.addr), kind, protocol) {
+            Err(error)
+                if self.addr.ip() == Ipv6Addr::UNSPECIFIED
+                    && error.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
+            {
+                let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.addr.port()));
+                Ok((self.open(Domain::IPV4, kind, protocol)?, any))
+            }
+            Err(error) => Err(error),
+            Ok(socket) => {
+                if self.addr.is_ipv6() {
+                    socket.set_only_v6(false)?;
+                }
+                Ok((socket, self.addr))
+            }
+        }
+    }
+
     /// A socket that listens; or one that is bound beside `old` and does not listen yet.
     fn listener(&self, protocol: Protocol, old: Option<&TcpListener>) -> io::Result<Socket> {
-        let socket = self.open(Type::STREAM, protocol)?;
-        if self.addr.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
+        let (socket, addr) = self.open_any(Type::STREAM, protocol)?;
         socket.set_reuse_address(true)?;
         self.tune(&socket, Network::Tcp)?;
         match old {
             Some(old) => takeover::bind_beside(&socket, old)?,
             None => {
-                socket.bind(&self.addr.into())?;
+                socket.bind(&addr.into())?;
                 socket.listen(BACKLOG)?;
             }
         }
@@ -243,21 +267,18 @@ impl Settings {
 
     /// A bound UDP socket.
     fn udp(&self) -> io::Result<Socket> {
-        let socket = self.open(Type::DGRAM, Protocol::UDP)?;
-        if self.addr.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
+        let (socket, addr) = self.open_any(Type::DGRAM, Protocol::UDP)?;
         socket.set_broadcast(true)?; // As every UDP socket of Go has it.
         self.tune(&socket, Network::Udp)?;
-        socket.bind(&self.addr.into())?;
+        socket.bind(&addr.into())?;
         Ok(socket)
     }
 
     /// Tries the options on a socket of our own.
     fn rehearse(&self, network: Network) -> io::Result<()> {
         let socket = match network {
-            Network::Tcp => self.open(Type::STREAM, Protocol::TCP)?,
-            Network::Udp => self.open(Type::DGRAM, Protocol::UDP)?,
+            Network::Tcp => self.open_any(Type::STREAM, Protocol::TCP)?.0,
+            Network::Udp => self.open_any(Type::DGRAM, Protocol::UDP)?.0,
         };
         self.tune(&socket, network)
     }

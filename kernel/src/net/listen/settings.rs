@@ -89,9 +89,9 @@ pub fn validate(options: &ListenOptions) -> Result<(), BuildError> {
 }
 
 /// The addresses that a component with these options holds. Port 0 claims none: each component gets
-/// a port of its own.
+/// a port of its own. Neither does `reuse_addr`: components that all have it may share an address.
 pub fn claims(options: &ListenOptions, networks: &[Network], out: &mut Claims) {
-    if options.listen_port == 0 {
+    if options.listen_port == 0 || options.reuse_addr {
         return;
     }
     let addr = address(options);

@@ -55,17 +55,26 @@ async fn the_resolver_is_the_one_named_first() {
 
 #[tokio::test]
 async fn a_missing_resolver_is_found_while_building() {
-    let kit = Kit { dns: vec!["a", "b"], ..Kit::default() };
-    let build = |options: &DialOptions, resolver, server| {
+    let kit =
+        Kit { names: vec![("a.test", vec!["127.0.0.1"])], dns: vec!["a", "b"], ..Kit::default() };
+    let with = |options: &DialOptions, resolver, server| {
         let setup = Setup { server: Some(server), resolver, ..Setup::default() };
-        Dialer::with(options, &kit.cx(), setup).err().map(|e| e.to_string())
+        Dialer::with(options, &kit.cx(), setup)
     };
-    let missing = Some("missing domain resolver for domain server address".to_owned());
+    let build = |options: &DialOptions, resolver, server| {
+        with(options, resolver, server).err().map(|e| e.to_string())
+    };
+    let missing = "missing domain resolver for domain server address";
     let plain = DialOptions::default();
-    assert_eq!(build(&plain, ResolverRule::Strict, "a.test"), missing);
-    assert_eq!(build(&plain, ResolverRule::Own, "a.test"), missing);
+    assert_eq!(build(&plain, ResolverRule::Own, "a.test").unwrap(), missing);
     assert_eq!(build(&plain, ResolverRule::Own, "192.0.2.1"), None);
-    assert_eq!(build(&plain, ResolverRule::Lenient, "a.test"), None);
+    // What `route` says is not known before the dial.
+    let strict = with(&plain, ResolverRule::Strict, "a.test").unwrap();
+    let error = connect(&strict, &Target::new("a.test", 1)).await.err().unwrap();
+    assert_eq!(error.to_string(), missing);
+    let lenient = with(&plain, ResolverRule::Lenient, "a.test").unwrap();
+    let error = connect(&lenient, &Target::new("a.test", 1)).await.err().unwrap();
+    assert_eq!(error.class, DialClass::Refused);
     let named =
         |tag: &str| DialOptions { domain_resolver: Some(Named::tag(tag)), ..Default::default() };
     assert_eq!(build(&named("a"), ResolverRule::Own, "a.test"), None);
