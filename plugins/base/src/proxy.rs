@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use crosspoint_kernel::addr::Target;
 use crosspoint_kernel::component::{
@@ -33,7 +32,7 @@ use tracing::{debug, error};
 use crate::answer::{Answering, Short};
 use crate::host;
 use crate::http::HttpMixedInOptions;
-use crate::http::exchange::{After, Client, Exchange, Prepared};
+use crate::http::exchange::{After, Client, Exchange, KEEP_ALIVE, Prepared};
 use crate::http::wire::Status;
 use crate::opening::{OpenError, Opened, Speaks, open};
 use crate::read::farewell;
@@ -43,9 +42,6 @@ use crate::socks::wire::{Code, emit_reply5};
 use crate::spec::at_start;
 use crate::system_proxy::SystemProxy;
 use crate::users::{SharedUsers, Users};
-
-/// How long an HTTP client may keep its connection open before it has sent the next request.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// What the options of these inbounds have in common.
 pub(crate) trait ProxyOptions: Options + Send + Sync + 'static {

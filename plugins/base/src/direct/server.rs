@@ -138,7 +138,6 @@ impl Direct {
         let local = socket.local_addr().map_err(|e| fault("address of the socket", e))?;
         let target = self.over.apply(local.into());
         let nat = Nat::on(&socket).map_err(|e| fault("prepare the socket", e))?;
-        let timeout = socket.udp_timeout();
         let classify = |_: SocketAddr, payload: &mut [u8]| Some((0..payload.len(), target.clone()));
         let admit = |new: NewSession| {
             let Some(permit) = serve::permit() else {
@@ -149,8 +148,7 @@ impl Direct {
             // On a socket for all addresses, the one that the client has reached.
             let reached = SocketAddr::new(new.local.unwrap_or(local.ip()), local.port());
             let target = self.over.apply(reached.into());
-            let mut session = self.session(id, Network::Udp, new.source, target);
-            session.udp.timeout = Some(timeout);
+            let session = self.session(id, Network::Udp, new.source, target);
             let conn = Conn { session, flow: Flow::Packet(new.packets), permit };
             let dispatch = self.dispatch.clone();
             tokio::spawn(async move { dispatch.conn(conn).await });

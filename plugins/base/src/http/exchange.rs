@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use crosspoint_kernel::addr::Target;
 use crosspoint_kernel::error::DialError;
@@ -17,6 +18,7 @@ use crosspoint_kernel::flow::{BoxStream, Stream};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
 use super::wire::{
     self, Answer, Body, Incoming, Kind, MAX_HEAD, Status, find_head, read_request, read_response,
@@ -117,10 +119,15 @@ pub(crate) struct Exchange {
     origin: bool,
     /// The client sends no more.
     eof: bool,
+    /// Runs between two requests.
+    idle: Option<Pin<Box<Sleep>>>,
     /// For the client: heads, and bodies that came with them.
     out: Vec<u8>,
     written: usize,
 }
+
+/// How long a client may keep its connection open before it has sent the next request.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Bodies up to this many bytes are written together with their head.
 const TOGETHER: usize = 16 * 1024;
@@ -144,6 +151,7 @@ impl Exchange {
             over: false,
             origin: true,
             eof: false,
+            idle: None,
             out: Vec::new(),
             written: 0,
         }
@@ -220,6 +228,11 @@ impl Exchange {
 
     /// Between two requests. Ready when the next one is on its way (true) or must go another way (false).
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(KEEP_ALIVE)));
+        if idle.as_mut().poll(cx).is_ready() {
+            self.reply = Reply::Complete { keep: false };
+            return Poll::Ready(Ok(false));
+        }
         loop {
             let Some(client) = &mut self.client else { return Poll::Ready(Ok(false)) };
             match find_head(&client.held, 0) {
@@ -235,6 +248,7 @@ impl Exchange {
                     }
                     (self.request, self.sent, self.spare) = (next, 0, true);
                     self.reply = Reply::Head { buffer: Vec::new() };
+                    self.idle = None;
                     return Poll::Ready(Ok(true));
                 }
                 Ok(None) if !self.eof => {}
@@ -380,7 +394,7 @@ fn prepare(head: &[u8], users: &SharedUsers) -> Option<Box<Prepared>> {
 
 /// Ends the relay, and with it the connection to the origin.
 fn served() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "request served")
+    io::Error::other("request served")
 }
 
 fn gone() -> io::Error {

@@ -412,3 +412,19 @@ async fn chains_with_path_and_headers() {
     let (_, code) = socks5(front, SocketAddr::from(([127, 0, 0, 1], free_port()))).await;
     assert_eq!(code, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn idle_clients_are_dropped() {
+    let (port, world) = proxy().await;
+    let (to, _) = origin().await;
+    for more in ["", "GET http://a.t"] {
+        let mut client = connect(port).await;
+        let get = format!("GET http://{to}/ HTTP/1.1\r\n\r\n");
+        assert!(exchange(&mut client, &get).await.1.ends_with("GET /"));
+        client.write_all(more.as_bytes()).await.unwrap();
+        let start = tokio::time::Instant::now();
+        assert_eq!(rest(&mut client).await, b"");
+        assert!(start.elapsed().as_secs() < 70);
+    }
+    assert_eq!(world.routed(), 2);
+}
