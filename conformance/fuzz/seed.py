@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Writes seeds for a fuzz target, made from ../vectors: seed.py TARGET DIRECTORY. A target without an entry starts from nothing."""
+import json
 import pathlib
 import sys
 
@@ -71,6 +72,20 @@ def http_server():
     ):
         yield head
     yield b"\0" + chunks
+
+
+def rules():
+    for line in (VECTORS / "config" / "check.jsonl").read_text().splitlines():
+        config = json.loads(line)["config"]
+        if '"rules"' in config:
+            yield config.encode()
+    for key, value in {"domain_regex": "^a.c", "ip_cidr": "10.0.0.0/8", "port_range": "1:2", "domain_suffix": ".a"}.items():
+        yield json.dumps({"route": {"rules": [{key: [value], "invert": True, "outbound": "a"}]}}).encode()
+
+
+def rule_regex():
+    yield b"^a\\d+(b|\\x{41})[[:alpha:]\\]]{1,3}?\\Q.\\E$\na1bb."
+    yield b"(?i)(?P<n>\\pL)\\b|[^a-z&&~~]\nxyz"
 
 
 target, out = sys.argv[1], pathlib.Path(sys.argv[2])
