@@ -1,7 +1,7 @@
 //! The microkernel of Crosspoint: plugins, components, supervision, snapshots and the relay.
 //!
-//! The kernel knows no protocol. It knows that a [`Plugin`](plugin::Plugin) turns options into a
-//! [`Spec`](component::Spec), that a spec builds a [`Component`](component::Component), and that a
+//! The kernel knows no protocol. It knows that a [`Plugin`] turns options into a
+//! [`Spec`], that a spec builds a [`Component`], and that a
 //! connection travels from an inbound through the route table of a [`Snapshot`](snapshot::Snapshot)
 //! to the instance that a [`Slot`](slot::Slot) holds at that moment.
 //!
