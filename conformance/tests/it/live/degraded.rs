@@ -57,6 +57,9 @@ async fn strict_ends_like_the_reference() -> Result<()> {
     let output = faulty().run_cli(dir.path(), ["run", "--strict", "--disable-color"], &[])?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(1), "{:?}: {text}", output.status);
-    ensure!(text.contains("FATAL[0000] start service:") && text.contains("inbound/mixed[in]"), "{text}");
+    ensure!(
+        text.contains("FATAL[0000] start service:") && text.contains("inbound/mixed[in]"),
+        "{text}"
+    );
     Ok(())
 }

@@ -71,19 +71,27 @@ async fn every_kind_heals_in_place() -> Result<()> {
     let named = |name: &str| Target::Name(name.to_owned(), port);
     let parts = [
         Part {
-            kind: "inbound", tag: "in", trigger: "inbound.sock",
+            kind: "inbound",
+            tag: "in",
+            trigger: "inbound.sock",
             way: Some(way("faulty inbound", forwarded(faulty), echo.addr().into())),
         },
         Part {
-            kind: "outbound", tag: "out", trigger: "outbound.sock",
+            kind: "outbound",
+            tag: "out",
+            trigger: "outbound.sock",
             way: Some(way("faulty outbound", socks.clone(), named("via.outbound"))),
         },
         Part {
-            kind: "endpoint", tag: "end", trigger: "endpoint.sock",
+            kind: "endpoint",
+            tag: "end",
+            trigger: "endpoint.sock",
             way: Some(way("faulty endpoint", forwarded(endpoint), echo.addr().into())),
         },
         Part {
-            kind: "dns", tag: "names", trigger: "dns.sock",
+            kind: "dns",
+            tag: "names",
+            trigger: "dns.sock",
             way: Some(way("faulty DNS server", socks.clone(), named("via.dns"))),
         },
         Part { kind: "service", tag: "serve", trigger: "service.sock", way: None },
@@ -92,8 +100,8 @@ async fn every_kind_heals_in_place() -> Result<()> {
     // Long streams through the faulty parts as well: a crash of the control part loses no flow.
     let mut ways: Vec<_> = parts.iter().filter_map(|part| part.way.clone()).collect();
     ways.push(direct.clone());
-    let load = Load::start(&ways, 64, &[direct], &[local(steady), local(faulty), local(endpoint)])
-        .await?;
+    let load =
+        Load::start(&ways, 64, &[direct], &[local(steady), local(faulty), local(endpoint)]).await?;
     let mut slowest = Duration::ZERO;
     for part in &parts {
         for time in 0..TIMES {
@@ -135,7 +143,9 @@ async fn every_kind_heals_in_place() -> Result<()> {
     ensure!(steady.component("outbound", "direct")?.epoch == 1);
     println!(
         "{} faults: slowest recovery {slowest:?}; {} MB echoed, {} new connections, none lost",
-        TIMES * parts.len() as u64, seen.bytes >> 20, seen.connected
+        TIMES * parts.len() as u64,
+        seen.bytes >> 20,
+        seen.connected
     );
     Ok(())
 }

@@ -21,12 +21,25 @@ use super::{
 /// First bytes that promise a protocol and break it.
 fn garbage() -> Vec<Vec<u8>> {
     let mut cases: Vec<Vec<u8>> = vec![
-        vec![], vec![5], vec![5, 0], vec![5, 255], vec![5, 1, 2, 1, 255], vec![5, 1, 0, 5, 1, 0, 9, 1, 2, 3],
-        vec![5, 1, 0, 5, 9, 0, 1, 127, 0, 0, 1, 0, 1], vec![5, 1, 0, 5, 1, 0, 3, 0, 0, 80],
-        vec![4, 1], vec![4, 9, 0, 80, 127, 0, 0, 1, 0], vec![0; 64], vec![0xff; 4096],
-        b"GET / HTTP/9.9\r\n\r\n".to_vec(), b"CONNECT\r\n\r\n".to_vec(), b"\r\n\r\n\r\n".to_vec(),
-        b"GET http://[::1 HTTP/1.1\r\n\r\n".to_vec(), b"CONNECT :0 HTTP/1.1\r\n\r\n".to_vec(),
-        b"POST http://127.0.0.1:1/ HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n".to_vec(),
+        vec![],
+        vec![5],
+        vec![5, 0],
+        vec![5, 255],
+        vec![5, 1, 2, 1, 255],
+        vec![5, 1, 0, 5, 1, 0, 9, 1, 2, 3],
+        vec![5, 1, 0, 5, 9, 0, 1, 127, 0, 0, 1, 0, 1],
+        vec![5, 1, 0, 5, 1, 0, 3, 0, 0, 80],
+        vec![4, 1],
+        vec![4, 9, 0, 80, 127, 0, 0, 1, 0],
+        vec![0; 64],
+        vec![0xff; 4096],
+        b"GET / HTTP/9.9\r\n\r\n".to_vec(),
+        b"CONNECT\r\n\r\n".to_vec(),
+        b"\r\n\r\n\r\n".to_vec(),
+        b"GET http://[::1 HTTP/1.1\r\n\r\n".to_vec(),
+        b"CONNECT :0 HTTP/1.1\r\n\r\n".to_vec(),
+        b"POST http://127.0.0.1:1/ HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n"
+            .to_vec(),
         b"POST http://127.0.0.1:1/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".to_vec(),
     ];
     // Requests that never end.
@@ -35,7 +48,9 @@ fn garbage() -> Vec<Vec<u8>> {
     cases.push(endless);
     let mut header = b"GET http://127.0.0.1:1/ HTTP/1.1\r\n".to_vec();
     while header.len() < 300_000 {
-        header.extend_from_slice(b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n");
+        header.extend_from_slice(
+            b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n",
+        );
     }
     cases.push(header);
     for seed in 0..64 {
@@ -105,13 +120,23 @@ async fn slow_clients_are_timed_out() -> Result<()> {
     .await?;
     let fds = daemon.running.fds();
     let mut held = Vec::new();
-    for start in [&b""[..], b"\x05", b"\x05\x01\x00\x05\x01", b"\x04\x01", b"CONNECT exa", b"GET http://a/ HTTP/1.1\r\nX"] {
+    for start in [
+        &b""[..],
+        b"\x05",
+        b"\x05\x01\x00\x05\x01",
+        b"\x04\x01",
+        b"CONNECT exa",
+        b"GET http://a/ HTTP/1.1\r\nX",
+    ] {
         for _ in 0..20 {
             let mut stream = TcpStream::connect(("127.0.0.1", mixed)).await?;
             stream.write_all(start).await?;
             held.push(stream);
         }
     }
-    until("all of them are hung up on", Duration::from_secs(40), async || daemon.running.fds() <= fds).await?;
+    until("all of them are hung up on", Duration::from_secs(40), async || {
+        daemon.running.fds() <= fds
+    })
+    .await?;
     Ok(())
 }

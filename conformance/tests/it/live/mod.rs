@@ -6,5 +6,6 @@ mod degraded;
 mod heal;
 mod hostile;
 mod load;
+mod random;
 mod reload;
 mod stage;

@@ -115,14 +115,21 @@ async fn three_hundred_reloads_lose_nothing() -> Result<()> {
         let what = change(&mut config, round, &p);
         let response = daemon.reload_ok(&config).await?;
         let seen = load.seen();
-        ensure!(seen.broken.is_empty(), "reload {round} ({what}) broke a stream: {:?}", seen.broken);
+        ensure!(
+            seen.broken.is_empty(),
+            "reload {round} ({what}) broke a stream: {:?}",
+            seen.broken
+        );
         ensure!(seen.failed.is_empty(), "reload {round} ({what}): {:?}", seen.failed);
         ensure!(response["result"]["generation"] == json!(2 + round), "{response}");
     }
 
     let status = daemon.status().await?;
     ensure!(status.generation == 1 + RELOADS as u64, "{}", status.generation);
-    ensure!(status.component("inbound", "plain")?.epoch == untouched, "an untouched inbound changed");
+    ensure!(
+        status.component("inbound", "plain")?.epoch == untouched,
+        "an untouched inbound changed"
+    );
     ensure!(status.component("outbound", "chained")?.epoch == 1, "an untouched outbound changed");
 
     // What cannot work changes nothing, and the answer names the cause.
@@ -156,18 +163,25 @@ async fn three_hundred_reloads_lose_nothing() -> Result<()> {
     let seen = load.stop().await?;
     seen.flawless()?;
     drop(echo);
-    super::stage::until("old instances and sockets are gone", std::time::Duration::from_secs(10), async || {
-        let draining = daemon.status().await.map_or(1, |s| {
-            s.components.iter().filter(|c| c.state == "draining").count()
-        });
-        draining == 0 && daemon.running.fds() <= fds + 4
-    })
+    super::stage::until(
+        "old instances and sockets are gone",
+        std::time::Duration::from_secs(10),
+        async || {
+            let draining = daemon
+                .status()
+                .await
+                .map_or(1, |s| s.components.iter().filter(|c| c.state == "draining").count());
+            draining == 0 && daemon.running.fds() <= fds + 4
+        },
+    )
     .await?;
     let grown = daemon.running.rss().saturating_sub(rss);
     ensure!(grown < 40 << 20, "memory grew by {grown} bytes");
     println!(
         "{RELOADS} reloads: {} MB echoed on 64 streams, {} new connections, slowest {:?}, none lost",
-        seen.bytes >> 20, seen.connected, seen.slowest
+        seen.bytes >> 20,
+        seen.connected,
+        seen.slowest
     );
     Ok(())
 }
@@ -185,7 +199,8 @@ async fn a_revoked_user_is_cut_and_nobody_else() -> Result<()> {
         via: Via::Socks(Socks::v5(inbound).login(user, password)),
         echo: echo.addr().into(),
     };
-    let alice = Load::start(&[way("alice", "alice", "a")], 8, &[way("alice", "alice", "a")], &[]).await?;
+    let alice =
+        Load::start(&[way("alice", "alice", "a")], 8, &[way("alice", "alice", "a")], &[]).await?;
     let bob = Load::start(&[way("bob", "bob", "b")], 8, &[], &[]).await?;
     config["inbounds"][0]["users"].as_array_mut().expect("a list").pop();
     let response = daemon.reload_ok(&config).await?;
