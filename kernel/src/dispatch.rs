@@ -121,7 +121,9 @@ impl Dispatch {
             Flow::Stream(stream) => stream.local_addr(),
             Flow::Packet(_) => None,
         };
-        answer(flow, Ok(local)).await.map_err(|e| Refused::Dial(DialError::from_io(&e, Side::Local)))?;
+        answer(flow, Ok(local))
+            .await
+            .map_err(|e| Refused::Dial(DialError::from_io(&e, Side::Local)))?;
         Ok((entry, out))
     }
 
@@ -163,9 +165,9 @@ async fn connect(
         if let std::task::Poll::Ready(result) = work.as_mut().poll(cx) {
             return std::task::Poll::Ready(result);
         }
-        entry.poll_cut(cx).map(|why| {
-            Err(DialError::new(DialClass::Rejected, Side::Local, why.as_str()))
-        })
+        entry
+            .poll_cut(cx)
+            .map(|why| Err(DialError::new(DialClass::Rejected, Side::Local, why.as_str())))
     })
     .await
 }
@@ -191,4 +193,3 @@ async fn refuse(flow: &mut Flow, error: &DialError, how: Reject) {
         }
     }
 }
-

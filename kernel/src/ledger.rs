@@ -159,7 +159,9 @@ impl Drop for Registered {
         }
         drop(live);
         self.shared.total_up.fetch_add(self.entry.up.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.shared.total_down.fetch_add(self.entry.down.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.shared
+            .total_down
+            .fetch_add(self.entry.down.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 

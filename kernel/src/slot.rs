@@ -49,7 +49,10 @@ pub struct Slot<T: ?Sized> {
 
 impl<T: ?Sized> std::fmt::Debug for Slot<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slot").field("tag", &self.tag).field("health", &*self.health.borrow()).finish()
+        f.debug_struct("Slot")
+            .field("tag", &self.tag)
+            .field("health", &*self.health.borrow())
+            .finish()
     }
 }
 
@@ -112,7 +115,11 @@ impl<T: ?Sized> Slot<T> {
     }
 
     fn down(&self, why: &str) -> DialError {
-        DialError::new(DialClass::Down, Side::Local, format_args!("component [{}] is {why}", self.tag))
+        DialError::new(
+            DialClass::Down,
+            Side::Local,
+            format_args!("component [{}] is {why}", self.tag),
+        )
     }
 }
 

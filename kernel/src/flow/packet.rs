@@ -88,7 +88,10 @@ impl Batch {
     /// The free spaces of all further datagrams, for a receive call that fills several.
     pub fn spares(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let used = self.packets.len();
-        self.arena.chunks_exact_mut(SLOT).skip(used).map(|slot| &mut slot[HEADROOM..HEADROOM + MAX_DATAGRAM])
+        self.arena
+            .chunks_exact_mut(SLOT)
+            .skip(used)
+            .map(|slot| &mut slot[HEADROOM..HEADROOM + MAX_DATAGRAM])
     }
 
     /// Makes the first `len` bytes of [`Batch::spare`] a datagram. Ignored when the batch is full.

@@ -206,7 +206,8 @@ fn circles(components: &[Planned]) -> Result<(), String> {
                 } else {
                     "outbound"
                 };
-                let mut names: Vec<&str> = path[from..].iter().map(|((_, tag), _)| &**tag).collect();
+                let mut names: Vec<&str> =
+                    path[from..].iter().map(|((_, tag), _)| &**tag).collect();
                 names.push(&to.1);
                 return Err(format!("circular {kind} dependency: {}", names.join(" -> ")));
             }

@@ -9,7 +9,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent, rpc::CallRes
 use tokio::sync::watch;
 
 use super::{
-    blueprint::{ComponentId, Loader, LoadError},
+    blueprint::{ComponentId, LoadError, Loader},
     reload::{Config, ConfigArgs, ConfigMsg, Observer, apply, load},
     status::{ReloadReport, Status},
     supervisor::{Message, Supervisor},

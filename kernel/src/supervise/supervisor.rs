@@ -148,7 +148,10 @@ impl State {
             Message::Current(reply) => {
                 let running = self.children.iter().map(|(id, child)| {
                     let planned = &child.planned;
-                    (id.clone(), Running { type_name: planned.type_name, spec: planned.spec.clone() })
+                    (
+                        id.clone(),
+                        Running { type_name: planned.type_name, spec: planned.spec.clone() },
+                    )
                 });
                 let _ = reply.send((running.collect(), self.epochs.clone()));
             }
@@ -257,7 +260,8 @@ impl State {
         }
         for (planned, why) in commit.failed {
             let id = planned.id.clone();
-            let child = self.children.entry(id.clone()).or_insert_with(|| Child::new(planned.clone()));
+            let child =
+                self.children.entry(id.clone()).or_insert_with(|| Child::new(planned.clone()));
             child.planned = planned;
             self.fail(me, &id, why);
         }
@@ -270,10 +274,8 @@ impl State {
         let id = warm.planned.id.clone();
         let snapshot = snapshot.cloned().unwrap_or_else(|| self.plane.snapshot.load_full());
         self.epochs.insert(id.clone(), warm.life.epoch);
-        let child = self
-            .children
-            .entry(id.clone())
-            .or_insert_with(|| Child::new(warm.planned.clone()));
+        let child =
+            self.children.entry(id.clone()).or_insert_with(|| Child::new(warm.planned.clone()));
         let mut status = child.status();
         if let Some(old) = child.adopt(warm, &snapshot.names) {
             status.type_name = old.life.type_name;
@@ -475,7 +477,8 @@ impl State {
             }
             if overdue {
                 ledger.cut_where(Cut::Removed, |entry| {
-                    Arc::ptr_eq(&entry.inbound, life) || entry.passes(|hop| std::ptr::eq(hop, &**life))
+                    Arc::ptr_eq(&entry.inbound, life)
+                        || entry.passes(|hop| std::ptr::eq(hop, &**life))
                 });
             }
             old.live.actor.stop(None);

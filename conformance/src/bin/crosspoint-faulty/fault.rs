@@ -84,7 +84,9 @@ impl Spec for FaultSpec {
 
     fn change(&self, next: &dyn Spec) -> Change {
         match next.downcast_ref::<Self>() {
-            Some(next) if next.options.reconfigure != self.options.reconfigure => Change::Reconfigure,
+            Some(next) if next.options.reconfigure != self.options.reconfigure => {
+                Change::Reconfigure
+            }
             _ => Change::Replace,
         }
     }
@@ -182,7 +184,10 @@ impl Orders {
                     self.poison.store(true, std::sync::atomic::Ordering::SeqCst);
                 }
                 other => {
-                    return Err(Fault(format!("no such order: {}", String::from_utf8_lossy(other))));
+                    return Err(Fault(format!(
+                        "no such order: {}",
+                        String::from_utf8_lossy(other)
+                    )));
                 }
             }
         }

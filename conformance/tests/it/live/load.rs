@@ -21,23 +21,23 @@ use tokio::{
 
 /// What the load saw.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub(super) struct Seen {
     /// Bytes echoed correctly on the long streams.
-    pub bytes: u64,
+    pub(super) bytes: u64,
     /// Long streams that broke, with the reason.
-    pub broken: Vec<String>,
+    pub(super) broken: Vec<String>,
     /// New connections that worked.
-    pub connected: u64,
+    pub(super) connected: u64,
     /// New connections that failed, with the reason.
-    pub failed: Vec<String>,
+    pub(super) failed: Vec<String>,
     /// Probes of listening sockets that were refused or reset.
-    pub refused: Vec<String>,
+    pub(super) refused: Vec<String>,
     /// Longest time that a new connection took.
-    pub slowest: Duration,
+    pub(super) slowest: Duration,
 }
 
 /// Load under way.
-pub struct Load {
+pub(super) struct Load {
     stop: watch::Sender<bool>,
     seen: Arc<Mutex<Seen>>,
     bytes: Arc<AtomicU64>,
@@ -46,19 +46,19 @@ pub struct Load {
 
 /// Where load goes.
 #[derive(Clone)]
-pub struct Way {
+pub(super) struct Way {
     /// Name in reports.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// Through what.
-    pub via: Via,
+    pub(super) via: Via,
     /// An echo server.
-    pub echo: Target,
+    pub(super) echo: Target,
 }
 
 impl Load {
     /// Opens `streams` long streams, spread over `ways`, and begins to open new connections on every
     /// one of `fresh`, and to probe `probes`. Returns when all long streams are established.
-    pub async fn start(
+    pub(super) async fn start(
         ways: &[Way],
         streams: usize,
         fresh: &[Way],
@@ -105,12 +105,12 @@ impl Load {
     }
 
     /// What was seen so far.
-    pub fn seen(&self) -> Seen {
+    pub(super) fn seen(&self) -> Seen {
         Seen { bytes: self.bytes.load(Ordering::Relaxed), ..self.seen.lock().unwrap().clone() }
     }
 
     /// Ends the load and tells what it saw.
-    pub async fn stop(self) -> Result<Seen> {
+    pub(super) async fn stop(self) -> Result<Seen> {
         self.stop.send_replace(true);
         for task in self.tasks {
             task.await?;
@@ -122,7 +122,7 @@ impl Load {
 
 impl Seen {
     /// Fails unless everything went well.
-    pub fn flawless(&self) -> Result<()> {
+    pub(super) fn flawless(&self) -> Result<()> {
         ensure!(self.broken.is_empty(), "streams broke: {}", summary(&self.broken));
         ensure!(self.refused.is_empty(), "connects refused: {}", summary(&self.refused));
         ensure!(self.failed.is_empty(), "new connections failed: {}", summary(&self.failed));
@@ -132,7 +132,7 @@ impl Seen {
 }
 
 /// Reasons with their counts.
-pub fn summary(reasons: &[String]) -> String {
+pub(super) fn summary(reasons: &[String]) -> String {
     let mut counts = BTreeMap::new();
     for reason in reasons {
         *counts.entry(reason.as_str()).or_insert(0u32) += 1;

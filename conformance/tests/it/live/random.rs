@@ -50,22 +50,38 @@ fn component(random: &mut Random, kind: &str, slot: u64, ports: &[u16]) -> Value
             value
         }
         "outbound" => match random.below(5) {
-            0 => json!({ "type": "direct", "tag": tag, "connect_timeout": format!("{}s", 1 + level) }),
-            1 => json!({ "type": "socks", "tag": tag, "server": "127.0.0.1", "server_port": 1 + level }),
-            2 => json!({ "type": "http", "tag": tag, "server": "127.0.0.1", "server_port": 1 + level }),
-            3 => json!({ "type": "selector", "tag": tag, "outbounds": ["base"], "interrupt_exist_connections": level == 1 }),
-            _ => json!({ "type": "urltest", "tag": tag, "outbounds": ["base"], "url": "http://127.0.0.1:1/", "tolerance": 10 + level }),
+            0 => {
+                json!({ "type": "direct", "tag": tag, "connect_timeout": format!("{}s", 1 + level) })
+            }
+            1 => {
+                json!({ "type": "socks", "tag": tag, "server": "127.0.0.1", "server_port": 1 + level })
+            }
+            2 => {
+                json!({ "type": "http", "tag": tag, "server": "127.0.0.1", "server_port": 1 + level })
+            }
+            3 => {
+                json!({ "type": "selector", "tag": tag, "outbounds": ["base"], "interrupt_exist_connections": level == 1 })
+            }
+            _ => {
+                json!({ "type": "urltest", "tag": tag, "outbounds": ["base"], "url": "http://127.0.0.1:1/", "tolerance": 10 + level })
+            }
         },
         _ => match random.below(2) {
             0 => json!({ "type": "local", "tag": tag }),
-            _ => json!({ "type": "hosts", "tag": tag, "predefined": { "a.test": format!("127.0.0.{}", 1 + level) } }),
+            _ => {
+                json!({ "type": "hosts", "tag": tag, "predefined": { "a.test": format!("127.0.0.{}", 1 + level) } })
+            }
         },
     }
 }
 
 fn config(world: &World, round: u64) -> Value {
     let of = |wanted: &str| -> Vec<Value> {
-        world.iter().filter(|((kind, _), _)| *kind == wanted).map(|(_, value)| value.clone()).collect()
+        world
+            .iter()
+            .filter(|((kind, _), _)| *kind == wanted)
+            .map(|(_, value)| value.clone())
+            .collect()
     };
     let mut outbounds = vec![json!({ "type": "direct", "tag": "base" })];
     outbounds.extend(of("outbound"));
@@ -99,7 +115,8 @@ async fn a_thousand_random_reloads_leave_nothing_behind() -> Result<()> {
     let mut known: BTreeMap<(String, String), (Option<Value>, u64)> = BTreeMap::new();
     for round in 0..RELOADS as u64 {
         for _ in 0..random.below(4) {
-            let (kind, slots) = [("inbound", 6), ("outbound", 8), ("dns", 3)][random.below(3) as usize];
+            let (kind, slots) =
+                [("inbound", 6), ("outbound", 8), ("dns", 3)][random.below(3) as usize];
             let slot = random.below(slots);
             let key = (kind, format!("{kind}{slot}"));
             if random.one_in(3) {
@@ -131,9 +148,13 @@ async fn a_thousand_random_reloads_leave_nothing_behind() -> Result<()> {
     }
     world.clear();
     daemon.reload_ok(&config(&world, 0)).await?;
-    until("descriptors are back", Duration::from_secs(10), async || daemon.running.fds() <= fds).await?;
+    until("descriptors are back", Duration::from_secs(10), async || daemon.running.fds() <= fds)
+        .await?;
     let grown = daemon.running.rss().saturating_sub(rss);
     ensure!(grown < 24 << 20, "memory grew by {grown} bytes in {RELOADS} reloads");
-    println!("{RELOADS} random reloads: memory grew by {} kB, descriptors are back at {fds}", grown >> 10);
+    println!(
+        "{RELOADS} random reloads: memory grew by {} kB, descriptors are back at {fds}",
+        grown >> 10
+    );
     Ok(())
 }

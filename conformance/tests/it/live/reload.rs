@@ -63,7 +63,7 @@ fn change(config: &mut Value, round: usize, p: &Ports) -> &'static str {
             "the route rules"
         }
         3 => {
-            config["log"]["level"] = json!(if turn % 2 == 0 { "error" } else { "warn" });
+            config["log"]["level"] = json!(if turn.is_multiple_of(2) { "error" } else { "warn" });
             "the log level"
         }
         4 => {
