@@ -221,8 +221,11 @@ mod tests {
         drop(output);
         let text = read.join().unwrap();
         let whole = text.lines().filter(|line| line.len() == 99).count();
-        let note = text.lines().find_map(|line| line.strip_prefix("WARN log: ")).unwrap();
-        let dropped: usize = note.split(' ').next().unwrap().parse().unwrap();
+        // One note or several: the thread may have caught up in between.
+        let notes = text.lines().filter_map(|line| line.strip_prefix("WARN log: "));
+        let dropped: usize =
+            notes.map(|note| note.split(' ').next().unwrap().parse::<usize>().unwrap()).sum();
+        assert!(dropped > 0);
         assert_eq!(whole + dropped, 30_000);
     }
 
