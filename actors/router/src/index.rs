@@ -22,7 +22,7 @@ const FEW_PORTS: usize = 64;
 pub(crate) struct Index {
     /// Rules that are looked at always, ascending.
     always: Vec<u32>,
-    domains: HashMap<Arc<str>, Vec<(u32, u8)>>,
+    domains: Domains,
     destinations: Prefixes,
     sources: Prefixes,
     ports: HashMap<u16, Vec<u32>>,
@@ -53,9 +53,7 @@ impl Index {
             for item in &rule.address {
                 match item {
                     Item::Domain(set) => {
-                        for (name, how) in set.names() {
-                            self.domains.entry(name.clone()).or_default().push((at, how));
-                        }
+                        set.names().for_each(|(name, how)| self.domains.file(at, name, how));
                     }
                     Item::Cidr(set) => self.destinations.file(at, set),
                     _ => {}
@@ -107,13 +105,8 @@ impl Index {
     fn filed(&self, next: u32, cx: &Cx<'_>) -> Vec<u32> {
         let mut hits: Vec<u32> = Vec::new();
         let session = cx.session();
-        if !self.domains.is_empty()
-            && let Some(domain) = cx.domain()
-        {
-            for (name, whole) in parents(domain) {
-                let rules = self.domains.get(name).into_iter().flatten();
-                hits.extend(rules.filter(|(_, how)| how & wanted(whole) != 0).map(|(at, _)| *at));
-            }
+        if let Some(domain) = cx.domain() {
+            self.domains.collect(domain, &mut hits);
         }
         for ip in cx.destinations() {
             self.destinations.collect(*ip, &mut hits);
@@ -143,6 +136,52 @@ fn file_texts(map: &mut HashMap<Box<str>, Vec<u32>>, at: u32, set: &TextSet) {
             Some(rules) => rules.push(at),
             None => {
                 map.insert(text.into(), vec![at]);
+            }
+        }
+    }
+}
+
+/// Rules by domain name. The rules of a name are a list within one vector, since most names have one.
+#[derive(Debug, Default)]
+struct Domains {
+    heads: HashMap<Arc<str>, u32>,
+    filed: Vec<Filed>,
+}
+
+#[derive(Debug)]
+struct Filed {
+    rule: u32,
+    how: u8,
+    next: u32,
+}
+
+/// Ends a list.
+const END: u32 = u32::MAX;
+
+impl Domains {
+    fn file(&mut self, rule: u32, name: &Arc<str>, how: u8) {
+        let at = self.filed.len() as u32;
+        let next = match self.heads.get_mut(name) {
+            Some(head) => std::mem::replace(head, at),
+            None => {
+                self.heads.insert(name.clone(), at);
+                END
+            }
+        };
+        self.filed.push(Filed { rule, how, next });
+    }
+
+    fn collect(&self, domain: &str, hits: &mut Vec<u32>) {
+        if self.heads.is_empty() {
+            return;
+        }
+        for (name, whole) in parents(domain) {
+            let mut at = self.heads.get(name).copied().unwrap_or(END);
+            while let Some(filed) = self.filed.get(at as usize) {
+                if filed.how & wanted(whole) != 0 {
+                    hits.push(filed.rule);
+                }
+                at = filed.next;
             }
         }
     }

@@ -3,6 +3,8 @@
 mod action;
 mod matchers;
 
+use std::fmt;
+
 use crosspoint_kernel::component::Dep;
 use crosspoint_schema::{
     Config, ConfigError,
@@ -20,17 +22,17 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    fn new(key: &str, message: impl std::fmt::Display) -> Self {
+    fn new(key: &str, message: impl fmt::Display) -> Self {
         Self { path: format!(".{key}"), message: message.to_string() }
     }
 
     /// A feature that this build does not have.
-    fn not_built(key: &str, what: impl std::fmt::Display) -> Self {
+    fn not_built(key: &str, what: impl fmt::Display) -> Self {
         Self::new(key, format_args!("{what} is not in this build"))
     }
 
     /// Puts what was being made in front of the cause.
-    fn context(mut self, what: impl std::fmt::Display) -> Self {
+    fn context(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
     }
@@ -56,7 +58,8 @@ pub(crate) struct Compiled {
 /// Compiles the rules of `route`; `config` tells which inbounds there are.
 pub(crate) fn compile(route: &RouteOptions, config: &Config) -> Result<Compiled, ConfigError> {
     network(route)?;
-    let mut compiled = Compiled::default();
+    let entries = Vec::with_capacity(route.rules.len());
+    let mut compiled = Compiled { entries, ..Compiled::default() };
     for (index, options) in route.rules.iter().enumerate() {
         let entry = entry(options).map_err(|refusal| {
             ConfigError::initialize("router", format!("parse rule[{index}]: {}", refusal.message))
@@ -68,7 +71,7 @@ pub(crate) fn compile(route: &RouteOptions, config: &Config) -> Result<Compiled,
                 .references()
                 .map(|(dep, key)| (dep, format!("route.rules[{index}].{key}"))),
         );
-        unknown_inbounds(options, config, &format!("route.rules[{index}]"));
+        unknown_inbounds(options, config, &format_args!("route.rules[{index}]"));
         compiled.find_process |= entry.needs_process;
         compiled.entries.push(entry);
     }
@@ -89,7 +92,7 @@ pub(crate) fn compile(route: &RouteOptions, config: &Config) -> Result<Compiled,
 }
 
 /// Warns of inbounds that a rule names and that do not exist: accepted by the reference, and never matched.
-fn unknown_inbounds(options: &RuleOptions, config: &Config, path: &str) {
+fn unknown_inbounds(options: &RuleOptions, config: &Config, path: &dyn fmt::Display) {
     match options {
         RuleOptions::Default(rule) => {
             let known = |tag: &String| {
@@ -105,7 +108,7 @@ fn unknown_inbounds(options: &RuleOptions, config: &Config, path: &str) {
         }
         RuleOptions::Logical(rule) => {
             for (index, inner) in rule.rules.iter().enumerate() {
-                unknown_inbounds(inner, config, &format!("{path}.rules[{index}]"));
+                unknown_inbounds(inner, config, &format_args!("{path}.rules[{index}]"));
             }
         }
     }
