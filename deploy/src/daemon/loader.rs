@@ -10,7 +10,7 @@ use std::{
 
 use crosspoint_api::{Control, WatchSpec};
 use crosspoint_kernel::supervise::{Blueprint, Handle, LoadError, Loader, Planned};
-use crosspoint_schema::Stage;
+use crosspoint_schema::{ConfigError, Stage};
 
 use super::Options;
 use crate::{
@@ -53,7 +53,12 @@ impl Source {
         let started = AtomicBool::new(false);
         Arc::new(move || {
             let first = !started.swap(true, Ordering::Relaxed);
-            self.blueprint(control.as_ref(), &handle).map_err(|failure| {
+            let mut blueprint = self.blueprint(control.as_ref(), &handle);
+            if let (true, Ok(blueprint)) = (first, &mut blueprint) {
+                // Components log while they are built: at start the log must be right before that.
+                std::mem::replace(&mut blueprint.on_commit, Box::new(|| ()))();
+            }
+            blueprint.map_err(|failure| {
                 let text = failure.to_string();
                 LoadError(if first && is_creation(&failure) {
                     format!("create service: {text}")
@@ -77,7 +82,7 @@ impl Source {
         let option = |section: &str, key: &str| blueprint.shared.get(section)?.get(key).cloned();
         if let Some(output) = option("log", "output") {
             // Found here, while nothing has changed yet; opened again at commit.
-            logging::open(output.as_str().unwrap_or_default()).map_err(Failure::Start)?;
+            logging::open(output.as_str().unwrap_or_default()).map_err(ConfigError::start)?;
         }
         if self.watch || option("crosspoint", "watch") == Some(true.into()) {
             blueprint.components.push(self.watcher(handle));
@@ -100,6 +105,6 @@ impl Source {
 fn is_creation(failure: &Failure) -> bool {
     match failure {
         Failure::Config(error) => matches!(error.stage, Stage::Initialize(_) | Stage::Create(_)),
-        Failure::Load(_) | Failure::Deprecated(_) | Failure::Start(_) => false,
+        Failure::Load(_) | Failure::Deprecated(_) => false,
     }
 }

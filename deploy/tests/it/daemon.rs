@@ -161,6 +161,8 @@ fn the_log_follows_its_options() {
     place.write("config.json", &config(r#""output": "daemon.log", "level": "info""#));
     let daemon = place.start(&["run"], &[]);
     until("the log file", || place.read("daemon.log").contains(STARTED));
+    assert!(place.read("daemon.log").contains("tcp server started"));
+    assert_eq!(place.read("err"), "");
     assert!(place.read("daemon.log").lines().all(|line| line.starts_with("INFO ")));
     std::fs::rename(place.path("daemon.log"), place.path("daemon.log.1")).unwrap();
     daemon.ctl(&["reload"]);
