@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, sync::OnceLock};
 
 pub use crosspoint_schema::Kind;
-use crosspoint_schema::{ConfigError, RawOptions, json_schema::ObjectSchema};
+use crosspoint_schema::{ConfigError, RawOptions, decode::Map, json_schema::ObjectSchema};
 
 use crate::component::Spec;
 
@@ -25,6 +25,9 @@ pub struct Plugin {
     pub type_name: &'static str,
     /// Describes the options for `crosspoint schema`.
     pub schema: fn(&mut ObjectSchema<'_>),
+    /// Decodes the options and prints them as `format` does, whether or not a component can be made of
+    /// them: [`RawOptions::canonical`] of the options type.
+    pub canonical: fn(RawOptions<'_>) -> Result<Map, ConfigError>,
     /// Turns options into a spec. Must find everything wrong that needs no system call.
     pub parse: fn(RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError>,
 }

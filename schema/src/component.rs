@@ -213,6 +213,14 @@ impl<'a> RawOptions<'a> {
         T::decode_object(&self.cursor())
     }
 
+    /// Decodes the options and prints them in canonical form.
+    ///
+    /// # Errors
+    /// Those of [`Self::parse`].
+    pub fn canonical<T: Options>(&self) -> Result<crate::decode::Map, ConfigError> {
+        self.parse::<T>().map(|options| options.to_map())
+    }
+
     /// The object itself, for options that need more than [`Self::parse`].
     #[must_use]
     pub fn cursor(&self) -> Cursor<'a> {

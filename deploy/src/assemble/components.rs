@@ -10,7 +10,7 @@ use crosspoint_kernel::{
 };
 use crosspoint_schema::{
     Config, ConfigError, RawComponent,
-    decode::Context,
+    decode::{Context, Map},
     json::{Node, Span},
 };
 
@@ -102,12 +102,14 @@ fn plugin(raw: &RawComponent, cx: &Context) -> Result<&'static Plugin, ConfigErr
 }
 
 /// Parses one component.
-pub(super) fn spec(
-    raw: &RawComponent,
-    cx: &Context,
-) -> Result<(&'static str, Arc<dyn Spec>), ConfigError> {
+fn spec(raw: &RawComponent, cx: &Context) -> Result<(&'static str, Arc<dyn Spec>), ConfigError> {
     let plugin = plugin(raw, cx)?;
     Ok((plugin.type_name, (plugin.parse)(raw.raw(cx))?))
+}
+
+/// The options of one component as `format` prints them.
+pub(super) fn canonical(raw: &RawComponent, cx: &Context) -> Result<Map, ConfigError> {
+    (plugin(raw, cx)?.canonical)(raw.raw(cx))
 }
 
 /// Parses all components. Errors of decoding come before all others, as in the reference, which

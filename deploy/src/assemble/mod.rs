@@ -16,7 +16,7 @@ use crosspoint_kernel::{
     component::Dep,
     resolve::Strategy,
     snapshot::{DomainResolver, RouteDefaults},
-    supervise::{Assembly, Blueprint, LoadError, Planned, Settings, Supervision, validate},
+    supervise::{Assembly, Blueprint, Planned, Problem, Settings, Supervision, validate},
 };
 use crosspoint_schema::{
     Config, ConfigError,
@@ -58,9 +58,6 @@ pub enum Failure {
     /// A deprecated feature is used whose environment variable is not set.
     #[error("{}", .0.refusal())]
     Deprecated(&'static Deprecation),
-    /// What the reference finds only at start.
-    #[error("start service: {0}")]
-    Start(String),
 }
 
 impl From<ConfigError> for Failure {
@@ -182,16 +179,24 @@ pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failur
         shared: shared(config),
         on_commit: Box::new(move || log.apply()),
     };
-    validate(&blueprint).map_err(Failure::Start)?;
-    Ok(blueprint)
+    match validate(&blueprint) {
+        Ok(()) => Ok(blueprint),
+        Err(problem) => Err(describe(problem, &decoded).into()),
+    }
 }
 
-/// A loader for the kernel: the same, with the error as text.
-pub fn loader(
-    input: Input,
-    extra: impl Fn() -> Vec<Planned> + Send + Sync + 'static,
-) -> crosspoint_kernel::supervise::Loader {
-    Arc::new(move || blueprint(&input, extra()).map_err(|error| LoadError(error.to_string())))
+/// A problem between components, as an error with a place.
+fn describe(problem: Problem, Decoded { config, cx, .. }: &Decoded) -> ConfigError {
+    let Problem { early, path, message } = problem;
+    let raw = config.all_components().find(|raw| raw.path == path);
+    // What the reference finds when it makes a component carries the component's index; a missing
+    // default resolver is found by the first outbound that needs it.
+    let error = match raw {
+        Some(raw) if early => ConfigError::initialize(raw.kind.indexed(raw.index), message),
+        None if early => ConfigError::initialize(Kind::Outbound.indexed(0), message),
+        _ => ConfigError::start(message),
+    };
+    error.in_path(path).at(raw.and_then(|raw| cx.locate(raw.span())))
 }
 
 /// What `check` does: everything but building.
@@ -209,9 +214,9 @@ pub fn check(input: &Input) -> Result<(), Failure> {
 pub fn canonical(root: &Node, cx: &Context) -> Result<serde_json::Value, Failure> {
     let config = Config::decode(root, cx)?;
     let failure = std::cell::OnceCell::new();
-    let value = config.canonical(|raw| match components::spec(raw, cx) {
-        Ok((_, spec)) => serde_json::Value::Object(spec.canonical()),
-        // `format` only decodes: what decodes but cannot be made is printed as it was written.
+    let value = config.canonical(|raw| match components::canonical(raw, cx) {
+        Ok(options) => serde_json::Value::Object(options),
+        // A type that is not in this build is printed as it was written.
         Err(error) if !error.is_decode() => json::to_json(&raw.options),
         Err(error) => {
             // The first one counts.

@@ -26,7 +26,7 @@ mod tests;
 pub use blueprint::{
     Assemble, Assembly, Blueprint, ComponentId, LoadError, Loader, Planned, Settings, Supervision,
 };
-pub use plan::{Action, Plan, Running, plan, validate};
+pub use plan::{Action, Plan, Problem, Running, plan, validate};
 pub use pulse::{DEFAULT_PULSE, Pulse};
 pub use reload::{Event, Observer};
 pub use root::{BootError, EXIT_SOFTWARE, Gone, Handle, boot};

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt,
     sync::Arc,
 };
 
@@ -82,60 +83,95 @@ fn action(old: &Running, next: &Planned) -> Action {
     }
 }
 
+/// What is wrong between components.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Whether the reference finds it when it makes the component; else when it starts it.
+    pub early: bool,
+    /// Where, as a JSON path; empty for the whole.
+    pub path: String,
+    /// What, in the words of the reference.
+    pub message: String,
+}
+
+impl Problem {
+    fn at(path: &str, message: String) -> Self {
+        Self { early: false, path: path.to_owned(), message }
+    }
+
+    fn early(path: &str, message: String) -> Self {
+        Self { early: true, ..Self::at(path, message) }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
 /// Finds what the reference finds only at start or at the first connection: tags that do not exist,
-/// circles, and two components that claim the same thing. Returns the first problem in the words
-/// of the reference, with the path of the component in front where it has one.
+/// circles, and two components that claim the same thing.
 ///
 /// # Errors
-/// The problem.
-pub fn validate(blueprint: &Blueprint) -> Result<(), String> {
+/// The first problem.
+pub fn validate(blueprint: &Blueprint) -> Result<(), Problem> {
     let names = Names::new(&blueprint.components);
     if let Some(tag) = &blueprint.default_outbound
         && !names.has(&Dep::Outbound(tag.clone()))
     {
-        return Err(format!("default outbound not found: {tag}"));
+        return Err(Problem::at("", format!("default outbound not found: {tag}")));
     }
     for planned in &blueprint.components {
-        for dep in deps(planned) {
-            if !names.has(&dep) {
-                return Err(at(&planned.path, missing(planned, &dep)));
-            }
+        if let Some(dep) = deps(planned).iter().find(|dep| !names.has(dep)) {
+            return Err(missing(planned, dep));
         }
     }
     for (dep, place) in &blueprint.references {
         if !names.has(dep) {
-            return Err(match dep {
-                Dep::Outbound(tag) => at(place, format!("outbound not found: {tag}")),
-                Dep::DnsServer(tag) if place == "dns.final" => {
-                    format!("default DNS server not found: {tag}")
-                }
-                Dep::DnsServer(tag) => at(place, format!("DNS server not found: {tag}")),
-                Dep::Inbound(tag) => at(place, format!("inbound not found: {tag}")),
-                Dep::Service(tag) => at(place, format!("service not found: {tag}")),
-            });
+            return Err(unknown(dep, place));
         }
     }
     circles(&blueprint.components)?;
     claims(&blueprint.components)
 }
 
-fn at(path: &str, message: String) -> String {
-    if path.is_empty() { message } else { format!("{path}: {message}") }
+/// A shared part names what does not exist.
+fn unknown(dep: &Dep, place: &str) -> Problem {
+    match dep {
+        Dep::DnsServer(tag) if place == "dns.final" => {
+            Problem::at("", format!("default DNS server not found: {tag}"))
+        }
+        Dep::DnsServer(tag) if place == "route.default_domain_resolver" => {
+            Problem::early(place, format!("default domain resolver not found: {tag}"))
+        }
+        Dep::DnsServer(tag) => Problem::at(place, format!("DNS server not found: {tag}")),
+        Dep::Outbound(tag) => Problem::at(place, format!("outbound not found: {tag}")),
+        Dep::Inbound(tag) => Problem::at(place, format!("inbound not found: {tag}")),
+        Dep::Service(tag) => Problem::at(place, format!("service not found: {tag}")),
+    }
 }
 
-fn missing(planned: &Planned, dep: &Dep) -> String {
+/// A component names what does not exist.
+fn missing(planned: &Planned, dep: &Dep) -> Problem {
     let (kind, tag) = (planned.id.kind, &planned.id.tag);
+    let late = |message| Problem::at(&planned.path, message);
     match (kind, dep) {
         (Kind::DnsServer, Dep::DnsServer(dep)) => {
-            format!("dependency[{dep}] not found for server[{tag}]")
+            late(format!("dependency[{dep}] not found for server[{tag}]"))
         }
-        (_, Dep::DnsServer(dep)) => format!("domain resolver not found: {dep}"),
+        (_, Dep::DnsServer(dep)) => {
+            Problem::early(&planned.path, format!("domain resolver not found: {dep}"))
+        }
         (Kind::Outbound | Kind::Endpoint, Dep::Outbound(dep)) => {
-            format!("dependency[{dep}] not found for outbound[{tag}]")
+            late(format!("dependency[{dep}] not found for outbound[{tag}]"))
         }
-        (_, Dep::Outbound(dep)) => format!("outbound detour not found: {dep}"),
-        (_, Dep::Inbound(dep)) => format!("inbound detour not found: {dep}"),
-        (_, Dep::Service(dep)) => format!("service not found: {dep}"),
+        (_, Dep::Outbound(dep)) => late(format!("outbound detour not found: {dep}")),
+        (_, Dep::Inbound(dep)) => late(format!("inbound detour not found: {dep}")),
+        (_, Dep::Service(dep)) => late(format!("service not found: {dep}")),
     }
 }
 
@@ -168,7 +204,7 @@ impl<'a> Names<'a> {
 }
 
 /// Outbounds and DNS servers refer to each other (detour, domain_resolver): one graph.
-fn circles(components: &[Planned]) -> Result<(), String> {
+fn circles(components: &[Planned]) -> Result<(), Problem> {
     type Node = (bool, Tag);
     let node = |dep: &Dep| -> Option<Node> {
         match dep {
@@ -209,7 +245,8 @@ fn circles(components: &[Planned]) -> Result<(), String> {
                 let mut names: Vec<&str> =
                     path[from..].iter().map(|((_, tag), _)| &**tag).collect();
                 names.push(&to.1);
-                return Err(format!("circular {kind} dependency: {}", names.join(" -> ")));
+                let message = format!("circular {kind} dependency: {}", names.join(" -> "));
+                return Err(Problem::at("", message));
             }
             if !done.contains(&to) {
                 path.push((to, 0));
@@ -219,14 +256,15 @@ fn circles(components: &[Planned]) -> Result<(), String> {
     Ok(())
 }
 
-fn claims(components: &[Planned]) -> Result<(), String> {
+fn claims(components: &[Planned]) -> Result<(), Problem> {
     let mut held = HashMap::new();
     for planned in components {
         let mut claims = Claims::default();
         planned.spec.claims(&mut claims);
         for claim in claims.0 {
             if let Some(other) = held.insert(claim.clone(), &planned.id) {
-                return Err(at(&planned.path, format!("{claim} is already taken by {other}")));
+                let message = format!("{claim} is already taken by {other}");
+                return Err(Problem::at(&planned.path, message));
             }
         }
     }

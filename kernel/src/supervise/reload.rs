@@ -159,8 +159,8 @@ pub(super) async fn apply(
     boot: bool,
 ) -> (ReloadReport, Option<Shared>) {
     let generation = plane.snapshot.load().generation;
-    if let Err(why) = plan::validate(&blueprint) {
-        return (failed(generation, why), None);
+    if let Err(problem) = plan::validate(&blueprint) {
+        return (failed(generation, problem.to_string()), None);
     }
     let Ok(CallResult::Success((running, epochs))) =
         supervisor.call(Message::Current, Some(Duration::from_secs(10))).await

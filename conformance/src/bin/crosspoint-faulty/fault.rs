@@ -30,7 +30,7 @@ macro_rules! register {
             Plugin {
                 kind: Kind::$kind,
                 type_name: "fault",
-                schema: FaultOptions::describe,
+                schema: FaultOptions::describe, canonical: |raw| raw.canonical::<FaultOptions>(),
                 parse: |raw| Ok(Arc::new(FaultSpec { kind: Kind::$kind, options: raw.parse()? })),
             }
         }

@@ -15,7 +15,7 @@ inventory::submit! {
     Plugin {
         kind: Kind::Outbound,
         type_name: "block",
-        schema: BlockOptions::describe,
+        schema: BlockOptions::describe, canonical: |raw| raw.canonical::<BlockOptions>(),
         parse: |raw| done(Block(raw.parse()?)),
     }
 }

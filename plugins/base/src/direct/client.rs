@@ -17,7 +17,7 @@ use super::{DirectOutOptions, Override};
 use crate::spec::{check, done};
 
 inventory::submit! {
-    Plugin { kind: Kind::Outbound, type_name: "direct", schema: DirectOutOptions::describe, parse }
+    Plugin { kind: Kind::Outbound, type_name: "direct", schema: DirectOutOptions::describe, canonical: |raw| raw.canonical::<DirectOutOptions>(), parse }
 }
 
 fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {

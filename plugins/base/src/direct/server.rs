@@ -21,7 +21,7 @@ use super::{DirectInOptions, Override};
 use crate::spec::{at_start, done};
 
 inventory::submit! {
-    Plugin { kind: Kind::Inbound, type_name: "direct", schema: DirectInOptions::describe, parse }
+    Plugin { kind: Kind::Inbound, type_name: "direct", schema: DirectInOptions::describe, canonical: |raw| raw.canonical::<DirectInOptions>(), parse }
 }
 
 fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {

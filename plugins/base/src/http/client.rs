@@ -24,7 +24,7 @@ use crate::read::read_some;
 use crate::spec::{check, done, server, to_proxy};
 
 inventory::submit! {
-    Plugin { kind: Kind::Outbound, type_name: "http", schema: HttpOutOptions::describe, parse }
+    Plugin { kind: Kind::Outbound, type_name: "http", schema: HttpOutOptions::describe, canonical: |raw| raw.canonical::<HttpOutOptions>(), parse }
 }
 
 fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {

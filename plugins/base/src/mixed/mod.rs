@@ -12,7 +12,7 @@ inventory::submit! {
     Plugin {
         kind: Kind::Inbound,
         type_name: "mixed",
-        schema: HttpMixedInOptions::describe,
+        schema: HttpMixedInOptions::describe, canonical: |raw| raw.canonical::<HttpMixedInOptions>(),
         parse: |raw| done(ProxySpec::<HttpMixedInOptions>::parse(raw, Speaks::Mixed)?),
     }
 }

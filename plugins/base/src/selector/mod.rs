@@ -21,7 +21,7 @@ use crate::group::{Interrupt, Members, choices, ending_packets, ending_stream, s
 use crate::spec::{at_start, done};
 
 inventory::submit! {
-    Plugin { kind: Kind::Outbound, type_name: "selector", schema: SelectorOptions::describe, parse }
+    Plugin { kind: Kind::Outbound, type_name: "selector", schema: SelectorOptions::describe, canonical: |raw| raw.canonical::<SelectorOptions>(), parse }
 }
 
 fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {

@@ -26,7 +26,7 @@ use crate::read::read_some;
 use crate::spec::{check, done, server, to_proxy};
 
 inventory::submit! {
-    Plugin { kind: Kind::Outbound, type_name: "socks", schema: SocksOutOptions::describe, parse }
+    Plugin { kind: Kind::Outbound, type_name: "socks", schema: SocksOutOptions::describe, canonical: |raw| raw.canonical::<SocksOutOptions>(), parse }
 }
 
 fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {

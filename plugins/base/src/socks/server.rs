@@ -12,7 +12,7 @@ inventory::submit! {
     Plugin {
         kind: Kind::Inbound,
         type_name: "socks",
-        schema: SocksInOptions::describe,
+        schema: SocksInOptions::describe, canonical: |raw| raw.canonical::<SocksInOptions>(),
         parse: |raw| done(ProxySpec::<SocksInOptions>::parse(raw, Speaks::Socks)?),
     }
 }

@@ -33,7 +33,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const TOLERANCE: u16 = 50;
 
 inventory::submit! {
-    Plugin { kind: Kind::Outbound, type_name: "urltest", schema: UrlTestOptions::describe, parse }
+    Plugin { kind: Kind::Outbound, type_name: "urltest", schema: UrlTestOptions::describe, canonical: |raw| raw.canonical::<UrlTestOptions>(), parse }
 }
 
 fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {

@@ -19,7 +19,7 @@ use file::HostsFile;
 const DEFAULT_PATH: &str = "/etc/hosts";
 
 inventory::submit! {
-    Plugin { kind: Kind::DnsServer, type_name: "hosts", schema: HostsOptions::describe, parse }
+    Plugin { kind: Kind::DnsServer, type_name: "hosts", schema: HostsOptions::describe, canonical: |raw| raw.canonical::<HostsOptions>(), parse }
 }
 
 options! {

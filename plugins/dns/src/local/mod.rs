@@ -22,7 +22,7 @@ const CONCURRENT: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 inventory::submit! {
-    Plugin { kind: Kind::DnsServer, type_name: "local", schema: LocalOptions::describe, parse }
+    Plugin { kind: Kind::DnsServer, type_name: "local", schema: LocalOptions::describe, canonical: |raw| raw.canonical::<LocalOptions>(), parse }
 }
 
 options! {
