@@ -60,6 +60,13 @@ impl<T: Field> Field for Listable<T> {
     }
 
     fn decode(cursor: &Cursor<'_>) -> Result<Self, ConfigError> {
+        // No item of a list is itself written as an array, so an array is a list. Tried first because the
+        // error of the other form costs a search for its place in the file.
+        if cursor.node().as_array().is_some()
+            && let Ok(list) = Vec::<T>::decode(&cursor.detached())
+        {
+            return Ok(Self(list));
+        }
         // The reference tries both forms on the value alone, so the paths in its message start here.
         let single = match T::decode(&cursor.detached()) {
             Ok(value) => return Ok(Self(vec![value])),

@@ -1,7 +1,7 @@
 //! Source files and places in them.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The number of a source in its [`Sources`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +25,18 @@ pub struct Source {
     pub name: Arc<str>,
     /// The whole text.
     pub text: Arc<str>,
+    /// Where each line starts; made when a place is first asked for.
+    lines: OnceLock<Box<[u32]>>,
+}
+
+impl Source {
+    fn lines(&self) -> &[u32] {
+        self.lines.get_or_init(|| {
+            let ends = self.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+            let starts = ends.filter_map(|(at, _)| u32::try_from(at + 1).ok());
+            std::iter::once(0).chain(starts).collect()
+        })
+    }
 }
 
 /// All files of one configuration; spans refer to it, also after a merge.
@@ -60,7 +72,7 @@ impl Sources {
     /// Adds a file and gives its number.
     pub fn add(&mut self, name: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> SourceId {
         let id = SourceId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
-        self.list.push(Source { name: name.into(), text: text.into() });
+        self.list.push(Source { name: name.into(), text: text.into(), lines: OnceLock::new() });
         id
     }
 
@@ -80,14 +92,15 @@ impl Sources {
     pub fn locate(&self, span: Span) -> Option<Location> {
         let source = self.get(span.source)?;
         let end = usize::try_from(span.start).ok()?.min(source.text.len());
-        let before = source.text.as_bytes().get(..end)?;
-        let newlines = before.iter().filter(|b| **b == b'\n').count();
-        let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let lines = source.lines();
+        let line = lines.partition_point(|start| *start as usize <= end);
+        let line_start = *lines.get(line.checked_sub(1)?)? as usize;
         // Continuation bytes are not characters of their own.
-        let characters = before.get(line_start..)?.iter().filter(|b| (**b & 0xC0) != 0x80).count();
+        let before = source.text.as_bytes().get(line_start..end)?;
+        let characters = before.iter().filter(|b| (**b & 0xC0) != 0x80).count();
         Some(Location {
             file: Arc::clone(&source.name),
-            line: u32::try_from(newlines + 1).unwrap_or(u32::MAX),
+            line: u32::try_from(line).unwrap_or(u32::MAX),
             column: u32::try_from(characters + 1).unwrap_or(u32::MAX),
         })
     }
