@@ -5,13 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use crosspoint_kernel::{
     Tag,
     component::Dep,
+    net::dial::strategy,
     resolve::{Resolve, Strategy},
     snapshot::Namespace,
 };
-use crosspoint_schema::{
-    ConfigError, RawComponent,
-    options::{DnsOptions, DomainStrategy},
-};
+use crosspoint_schema::{ConfigError, RawComponent, options::DnsOptions};
 
 use crate::resolver::Resolver;
 
@@ -61,7 +59,12 @@ impl Plan {
         } else {
             options.servers.first().map(|server| server.label().into())
         };
-        Ok(Self { default_server, final_named, strategy: strategy(client.strategy), by_server })
+        Ok(Self {
+            default_server,
+            final_named,
+            strategy: strategy(client.strategy).unwrap_or_default(),
+            by_server,
+        })
     }
 
     /// The tags that the section refers to, and where.
@@ -90,15 +93,5 @@ fn old_strategy(server: &RawComponent) -> Result<Strategy, ConfigError> {
         return Err(ConfigError::initialize(what, "client_subnet is not in this build")
             .in_path(format!("{}.client_subnet", server.path)));
     }
-    Ok(strategy(old.strategy))
-}
-
-fn strategy(strategy: DomainStrategy) -> Strategy {
-    match strategy {
-        DomainStrategy::AsIs => Strategy::AsIs,
-        DomainStrategy::PreferIpv4 => Strategy::PreferIpv4,
-        DomainStrategy::PreferIpv6 => Strategy::PreferIpv6,
-        DomainStrategy::Ipv4Only => Strategy::Ipv4Only,
-        DomainStrategy::Ipv6Only => Strategy::Ipv6Only,
-    }
+    Ok(strategy(old.strategy).unwrap_or_default())
 }

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, io, sync::Arc};
 use crosspoint_kernel::{
     BuildError, Kind, Tag,
     component::Dep,
-    resolve::Strategy,
+    net::dial,
     snapshot::{DomainResolver, RouteDefaults},
     supervise::{Assembly, Blueprint, Planned, Problem, Settings, Supervision, validate},
 };
@@ -23,7 +23,7 @@ use crosspoint_schema::{
     decode::Context,
     json::{self, Loaded, Node},
     notice::Deprecation,
-    options::{CrosspointOptions, DomainStrategy, RouteOptions},
+    options::{CrosspointOptions, RouteOptions},
 };
 
 use crate::logging;
@@ -253,19 +253,9 @@ fn route_defaults(route: &RouteOptions) -> RouteDefaults {
         fallback_delay: Some(route.default_fallback_delay.get()).filter(|delay| !delay.is_zero()),
         domain_resolver: route.default_domain_resolver.as_ref().map(|resolver| DomainResolver {
             server: resolver.server.as_str().into(),
-            strategy: strategy(resolver.strategy),
+            strategy: dial::strategy(resolver.strategy),
             disable_cache: resolver.disable_cache,
         }),
-    }
-}
-
-fn strategy(strategy: DomainStrategy) -> Option<Strategy> {
-    match strategy {
-        DomainStrategy::AsIs => None,
-        DomainStrategy::PreferIpv4 => Some(Strategy::PreferIpv4),
-        DomainStrategy::PreferIpv6 => Some(Strategy::PreferIpv6),
-        DomainStrategy::Ipv4Only => Some(Strategy::Ipv4Only),
-        DomainStrategy::Ipv6Only => Some(Strategy::Ipv6Only),
     }
 }
 

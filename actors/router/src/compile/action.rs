@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crosspoint_kernel::{addr::Host, resolve::Strategy, snapshot::Reject};
+use crosspoint_kernel::{addr::Host, net::dial, snapshot::Reject};
 use crosspoint_schema::options::{
-    DialOptions, DomainStrategy, RejectMethod, ResolveAction, RouteOptionsAction, RuleAction,
-    SniffAction,
+    DialOptions, RejectMethod, ResolveAction, RouteOptionsAction, RuleAction, SniffAction,
 };
 use tracing::warn;
 
@@ -25,8 +24,8 @@ pub(super) fn compile(action: &RuleAction) -> Result<Action, Refusal> {
             options: options(&route.options)?,
         },
         RuleAction::RouteOptions(set) => Action::Options(options(set)?),
-        RuleAction::Direct(dial) => {
-            direct(dial)?;
+        RuleAction::Direct(options) => {
+            direct(options)?;
             Action::Direct
         }
         RuleAction::Reject(reject) => {
@@ -129,18 +128,7 @@ fn resolve(options: &ResolveAction) -> Result<Resolve, Refusal> {
     }
     Ok(Resolve {
         server: (!options.server.is_empty()).then(|| options.server.as_str().into()),
-        strategy: strategy(options.strategy),
+        strategy: dial::strategy(options.strategy),
         disable_cache: options.disable_cache,
     })
-}
-
-/// The strategy that was asked for, if any.
-fn strategy(strategy: DomainStrategy) -> Option<Strategy> {
-    match strategy {
-        DomainStrategy::AsIs => None,
-        DomainStrategy::PreferIpv4 => Some(Strategy::PreferIpv4),
-        DomainStrategy::PreferIpv6 => Some(Strategy::PreferIpv6),
-        DomainStrategy::Ipv4Only => Some(Strategy::Ipv4Only),
-        DomainStrategy::Ipv6Only => Some(Strategy::Ipv6Only),
-    }
 }
