@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::fs;
 
-/// CPU time of each thread at one moment.
+/// CPU time of each thread at one moment: seconds it ran, and seconds it waited for its core.
 #[derive(Debug, Default)]
-pub(crate) struct Snapshot(HashMap<u32, u64>);
+pub(crate) struct Snapshot(HashMap<u32, (f64, f64)>);
 
 impl Snapshot {
     /// Reads all threads of `pid`; empty when the process is gone.
@@ -19,9 +19,7 @@ impl Snapshot {
             let Some(tid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            if let Some(time) = read(&format!("/proc/{pid}/task/{tid}/schedstat")) {
-                threads.insert(tid, time);
-            }
+            threads.insert(tid, read(&format!("/proc/{pid}/task/{tid}/schedstat")));
         }
         Self(threads)
     }
@@ -29,26 +27,32 @@ impl Snapshot {
     /// Seconds of CPU since `earlier`. What a thread used that ended in between is lost, which is
     /// nothing with programs that keep their threads.
     pub(crate) fn since(&self, earlier: &Snapshot) -> f64 {
-        let used = |(tid, time): (&u32, &u64)| {
-            time.saturating_sub(earlier.0.get(tid).copied().unwrap_or(0))
-        };
-        self.0.iter().map(used).sum::<u64>() as f64 / 1e9
+        self.grown(earlier, |(ran, _)| ran)
+    }
+
+    /// Seconds since `earlier` for which threads could have run and did not.
+    pub(crate) fn waited_since(&self, earlier: &Snapshot) -> f64 {
+        self.grown(earlier, |(_, waited)| waited)
     }
 
     /// Seconds of CPU since the process began.
     pub(crate) fn total(&self) -> f64 {
-        self.0.values().sum::<u64>() as f64 / 1e9
+        self.0.values().map(|(ran, _)| ran).sum()
+    }
+
+    fn grown(&self, earlier: &Snapshot, field: impl Fn((f64, f64)) -> f64) -> f64 {
+        let before = |tid| field(earlier.0.get(tid).copied().unwrap_or_default());
+        self.0.iter().map(|(tid, now)| (field(*now) - before(tid)).max(0.0)).sum()
     }
 }
 
-/// Seconds for which the calling thread ran, and for which it could have run but another did: on
-/// a core of its own that is somebody else's work.
+/// As in a [`Snapshot`], of the calling thread.
 pub(crate) fn own() -> (f64, f64) {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let mut fields = text.split_whitespace().map(|field| field.parse().unwrap_or(0.0) / 1e9);
-    (fields.next().unwrap_or(0.0), fields.next().unwrap_or(0.0))
+    read("/proc/thread-self/schedstat")
 }
 
-fn read(path: &str) -> Option<u64> {
-    fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
+fn read(path: &str) -> (f64, f64) {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let mut fields = text.split_whitespace().map(|field| field.parse().unwrap_or(0.0) / 1e9);
+    (fields.next().unwrap_or(0.0), fields.next().unwrap_or(0.0))
 }

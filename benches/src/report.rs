@@ -44,8 +44,8 @@ pub(crate) fn print(plan: &Plan, measured: &Measured) {
         let each = each.map(|(part, share)| format!("{part} {:.0}", share * 100.0));
         each.collect::<Vec<_>>().join(", ")
     };
-    println!("load ran, % of its core at most: {}", percents(&measured.own_share));
-    println!("load waited for its core, %:     {}", percents(&measured.disturbed));
+    println!("load ran, % of its core at most:  {}", percents(&measured.own_share));
+    println!("load or proxy waited for core, %: {}", percents(&measured.disturbed));
     if measured.own_share.values().any(|share| *share > BUSY) {
         println!("note: above {:.0} % a rate may be the load's own limit", BUSY * 100.0);
     }

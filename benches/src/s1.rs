@@ -201,6 +201,7 @@ fn measure_part(plan: &Plan, program: &Program, part: Part) -> Result<Taken> {
                 ("reload_dropped", reloads.dropped),
                 ("reload_refused", reloads.refused),
                 ("reload_gap", reloads.gap),
+                ("reload_gap_worst", reloads.worst_gap),
                 ("reload_growth", reloads.growth),
             ])
         }

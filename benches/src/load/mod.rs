@@ -47,7 +47,8 @@ pub(crate) struct Sample {
     pub(crate) cpu: f64,
     /// Share of the window in which the load ran, 0 to 1.
     pub(crate) own_share: f64,
-    /// Share of the window in which the load waited for its core, because another had it.
+    /// Share of the window in which the load or the proxy waited for its core, whichever is more,
+    /// because other work had it.
     pub(crate) disturbed: f64,
     /// 50th and 99th percentile of latency, in seconds.
     pub(crate) p50: f64,
@@ -65,7 +66,7 @@ pub(crate) struct Timing {
     pub(crate) tries: usize,
 }
 
-/// A window in which the load waited less than this for its core is quiet.
+/// A window in which load and proxy waited less than this for their cores is quiet.
 pub(crate) const QUIET: f64 = 0.05;
 
 /// Warms up, measures a window, and relates the proxy's CPU to what was done in it.
@@ -93,7 +94,10 @@ fn window(load: &mut dyn Load, proxy: Option<&Proxy>, length: Duration) -> Resul
     let (begun, own) = (Instant::now(), cpu::own());
     let before = proxy.map(Proxy::cpu);
     load.drive(begun + length)?;
-    let used = proxy.zip(before).map_or(0.0, |(proxy, before)| proxy.cpu().since(&before));
+    let (used, starved) = proxy.zip(before).map_or((0.0, 0.0), |(proxy, before)| {
+        let after = proxy.cpu();
+        (after.since(&before), after.waited_since(&before))
+    });
     let seconds = begun.elapsed().as_secs_f64();
     let (ran, waited) = cpu::own();
     let mut counts = load.take();
@@ -103,7 +107,7 @@ fn window(load: &mut dyn Load, proxy: Option<&Proxy>, length: Duration) -> Resul
         rate: counts.units as f64 / seconds,
         cpu: used / units,
         own_share: (ran - own.0) / seconds,
-        disturbed: (waited - own.1) / seconds,
+        disturbed: (waited - own.1).max(starved) / seconds,
         p50: percentile(&counts.latencies, 0.50) / 1e9,
         p99: percentile(&counts.latencies, 0.99) / 1e9,
         lost: counts.lost as f64 / (counts.lost as f64 + units),
