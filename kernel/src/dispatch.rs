@@ -1,18 +1,22 @@
 //! One connection from its inbound to its end: route, connect, answer, relay.
 
-use std::{future::poll_fn, sync::Arc, sync::atomic::Ordering};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+};
 
 use tokio::{io::AsyncWriteExt, sync::OwnedSemaphorePermit};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use crate::{
     component::{Conn, Dial},
     error::{DialClass, DialError, Side},
     flow::Flow,
-    ledger::Registered,
+    ledger::{Cut, Entry},
     relay,
     session::Session,
-    slot::Slot,
     snapshot::{Decision, Plane, Reject, RouteError},
 };
 
@@ -25,6 +29,7 @@ pub struct Dispatch {
 /// What became of a connection before any byte was relayed.
 #[derive(Debug)]
 enum Refused {
+    Cut(Cut),
     Rule(Reject),
     Route(RouteError),
     Dial(DialError),
@@ -52,16 +57,16 @@ impl Dispatch {
             session.source,
             session.target
         );
+        // Entered before anything is awaited, so that a user who is revoked meanwhile is found.
+        let entry = self.plane.ledger.register(&session);
         // Setting up needs much more state than relaying: boxed, so that an idle connection's
         // task does not carry it.
-        let outcome = Box::pin(self.set_up(&mut session, &mut flow)).await;
-        let (id, inbound, target) = (session.id, session.inbound.clone(), session.target.clone());
+        let outcome =
+            unless_cut(&entry, Box::pin(self.set_up(&mut session, &mut flow, &entry))).await;
+        let Session { id, inbound, target, started, udp, protocol, .. } = *session;
+        let age = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match outcome {
-            Ok((entry, out)) => {
-                let started = session.started;
-                let udp = session.udp;
-                let protocol = session.protocol;
-                drop(session);
+            Ok(out) => {
                 let end = match (flow, out) {
                     (Flow::Stream(client), Flow::Stream(server)) => {
                         relay::streams(client, server, &entry).await
@@ -74,29 +79,28 @@ impl Dispatch {
                 };
                 debug!(
                     conn = id,
+                    age = age(),
                     component = %inbound,
                     up = entry.up.load(Ordering::Relaxed),
                     down = entry.down.load(Ordering::Relaxed),
-                    "connection to {target} closed after {:?}: {end}",
-                    started.elapsed(),
+                    "connection to {target}: {end}",
                 );
             }
             Err(Refused::Rule(how)) => {
-                debug!(conn = id, component = %inbound, "connection to {target} rejected: {how:?}");
-                refuse(
-                    &mut flow,
-                    &DialError::new(DialClass::Rejected, Side::Local, "rejected by rule"),
-                    how,
-                )
-                .await;
+                debug!(conn = id, age = age(), component = %inbound, "connection to {target} rejected: {how:?}");
+                let error = DialError::new(DialClass::Rejected, Side::Local, "rejected by rule");
+                refuse(&mut flow, &error, how).await;
+            }
+            Err(Refused::Cut(why)) => {
+                debug!(conn = id, age = age(), component = %inbound, "connection to {target}: {}", why.as_str());
             }
             Err(Refused::Route(error)) => {
-                tracing::error!(conn = id, component = %inbound, "route connection to {target}: {error}");
+                error!(conn = id, age = age(), component = %inbound, "route connection to {target}: {error}");
                 let error = DialError::new(DialClass::Other, Side::Local, error);
                 refuse(&mut flow, &error, Reject::Refuse).await;
             }
             Err(Refused::Dial(error)) => {
-                tracing::error!(conn = id, component = %inbound, "open connection to {target}: {error}");
+                error!(conn = id, age = age(), component = %inbound, "open connection to {target}: {error}");
                 refuse(&mut flow, &error, Reject::Refuse).await;
             }
         }
@@ -106,7 +110,8 @@ impl Dispatch {
         &self,
         session: &mut Session,
         flow: &mut Flow,
-    ) -> Result<(Registered, Flow), Refused> {
+        entry: &Entry,
+    ) -> Result<Flow, Refused> {
         let slot = {
             let snapshot = self.plane.snapshot.load_full();
             match snapshot.routes.route(session, flow, &snapshot).await.map_err(Refused::Route)? {
@@ -114,60 +119,48 @@ impl Dispatch {
                 Decision::Reject(how) => return Err(Refused::Rule(how)),
             }
         };
-        let entry = self.plane.ledger.register(session);
-        let packets = matches!(flow, Flow::Packet(_));
-        let out = connect(&slot, session, packets, &entry).await.map_err(Refused::Dial)?;
+        let dial =
+            Dial { session: Some(session), target: &session.target, entry: Some(entry), hops: 0 };
+        let out = match flow {
+            Flow::Stream(_) => slot.connect(dial).await.map(Flow::Stream),
+            Flow::Packet(_) => slot.associate(dial).await.map(Flow::Packet),
+        };
+        let out = out.map_err(Refused::Dial)?;
         let local = match &out {
             Flow::Stream(stream) => stream.local_addr(),
             Flow::Packet(_) => None,
         };
-        answer(flow, Ok(local))
-            .await
-            .map_err(|e| Refused::Dial(DialError::from_io(&e, Side::Local)))?;
-        Ok((entry, out))
+        let answered = answer(flow, Ok(local)).await;
+        answered.map_err(|e| Refused::Dial(DialError::from_io(&e, Side::Local)))?;
+        Ok(out)
     }
 
     async fn detour(&self, tag: &str, conn: Conn) {
         let snapshot = self.plane.snapshot.load_full();
         let (id, component) = (conn.session.id, conn.session.inbound.clone());
         let Some(slot) = snapshot.names.injects.get(tag) else {
-            tracing::error!(conn = id, %component, "inbound detour [{tag}] takes no connections");
+            error!(conn = id, %component, "inbound detour [{tag}] takes no connections");
             return;
         };
         match slot.get().await {
             Ok(inbound) => {
                 if inbound.face.inject(conn).is_err() {
-                    tracing::error!(conn = id, %component, "inbound detour [{tag}] takes no such flow");
+                    error!(conn = id, %component, "inbound detour [{tag}] takes no such flow");
                 }
             }
-            Err(error) => tracing::error!(conn = id, %component, "inbound detour: {error}"),
+            Err(error) => error!(conn = id, %component, "inbound detour: {error}"),
         }
     }
 }
 
-/// Dials through `slot`, until the connection is cut.
-async fn connect(
-    slot: &Slot<dyn crate::component::Outbound>,
-    session: &Session,
-    packets: bool,
-    entry: &Registered,
-) -> Result<Flow, DialError> {
-    let dial =
-        Dial { session: Some(session), target: &session.target, entry: Some(entry), hops: 0 };
-    let work = async {
-        Ok(match packets {
-            false => Flow::Stream(slot.connect(dial).await?),
-            true => Flow::Packet(slot.associate(dial).await?),
-        })
-    };
-    let mut work = std::pin::pin!(work);
-    poll_fn(|cx| {
-        if let std::task::Poll::Ready(result) = work.as_mut().poll(cx) {
-            return std::task::Poll::Ready(result);
-        }
-        entry
-            .poll_cut(cx)
-            .map(|why| Err(DialError::new(DialClass::Rejected, Side::Local, why.as_str())))
+/// Does `work`, unless the connection is cut meanwhile.
+async fn unless_cut<T>(
+    entry: &Entry,
+    mut work: impl Future<Output = Result<T, Refused>> + Unpin,
+) -> Result<T, Refused> {
+    poll_fn(|cx| match Pin::new(&mut work).poll(cx) {
+        Poll::Pending => entry.poll_cut(cx).map(|why| Err(Refused::Cut(why))),
+        ready => ready,
     })
     .await
 }

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Instant,
@@ -20,6 +20,9 @@ use crate::{
     component::Incarnation,
     session::{Network, Session},
 };
+
+/// Connections at once that count as a burst: a few megabytes of memory.
+const BURST: usize = 512;
 
 /// Why a connection was ended from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +134,8 @@ pub struct Ledger(Arc<Shared>);
 struct Shared {
     ids: AtomicU64,
     live: Mutex<Slab<Arc<Entry>>>,
+    /// Most connections at once since memory was last given back.
+    peak: AtomicUsize,
     total_up: AtomicU64,
     total_down: AtomicU64,
 }
@@ -187,8 +192,25 @@ impl Ledger {
             cut: AtomicU8::new(0),
             waker: AtomicWaker::new(),
         });
-        let key = self.0.live.lock().insert(entry.clone());
+        let mut live = self.0.live.lock();
+        let key = live.insert(entry.clone());
+        if live.len() > self.0.peak.load(Ordering::Relaxed) {
+            self.0.peak.store(live.len(), Ordering::Relaxed);
+        }
+        drop(live);
         Registered { shared: self.0.clone(), key, entry }
+    }
+
+    /// Whether a burst of connections has passed, so that it is worth asking the allocator for the
+    /// memory that it keeps. Says so once per burst.
+    pub fn burst_has_passed(&self) -> bool {
+        let live = self.len();
+        let peak = self.0.peak.load(Ordering::Relaxed);
+        let passed = peak >= BURST && live * 4 < peak;
+        if passed {
+            self.0.peak.store(live, Ordering::Relaxed);
+        }
+        passed
     }
 
     /// Number of live connections.

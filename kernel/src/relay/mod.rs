@@ -6,6 +6,7 @@
 
 mod batch;
 mod buffer;
+mod heap;
 #[cfg(test)]
 mod packet_tests;
 mod packets;
@@ -21,6 +22,7 @@ use std::{
 };
 
 pub use batch::{give_batch, take_batch};
+pub use heap::give_memory_back;
 pub use packets::packets;
 pub use stream::streams;
 

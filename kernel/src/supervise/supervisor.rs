@@ -459,6 +459,9 @@ impl State {
         if !self.draining.is_empty() {
             self.drain();
         }
+        if self.plane.ledger.burst_has_passed() {
+            tokio::task::spawn_blocking(crate::relay::give_memory_back);
+        }
     }
 
     fn drain(&mut self) {
