@@ -32,4 +32,5 @@ mod table;
 mod tests;
 
 pub use names::is_domain_name;
+pub use peek::DNS_ENDS_SNIFFING;
 pub use table::Rules;

@@ -32,6 +32,10 @@ use crate::{
     },
 };
 
+/// Compatibility switch: a DNS message that is no query ends the sniffing of datagrams, as in the
+/// reference, which therefore takes many NTP and DTLS packets for nothing.
+pub const DNS_ENDS_SNIFFING: &str = "dns-ends-sniffing";
+
 /// Bytes of a stream that are read ahead at most, as in the reference.
 const MAX_BYTES: usize = 65_535;
 /// First buffer; a ClientHello with post-quantum keys fits.
@@ -56,9 +60,16 @@ pub(crate) struct Peek {
     bytes: BytesMut,
     packets: Vec<(Bytes, Target)>,
     history: History,
+    /// The compatibility switch [`DNS_ENDS_SNIFFING`].
+    dns_ends_sniffing: bool,
 }
 
 impl Peek {
+    /// Nothing read yet.
+    pub(crate) fn new(dns_ends_sniffing: bool) -> Self {
+        Self { dns_ends_sniffing, ..Self::default() }
+    }
+
     /// Sniffs, unless there is a reason not to.
     ///
     /// # Errors
@@ -136,7 +147,7 @@ impl Peek {
         io: &mut BoxPacketIo,
         wait: Duration,
     ) -> io::Result<Option<Outcome>> {
-        let mut sniffer = PacketSniffer::new();
+        let mut sniffer = PacketSniffer::new().dns_ends_sniffing(self.dns_ends_sniffing);
         let mut judged = 0;
         loop {
             while let Some((payload, _)) = self.packets.get(judged) {

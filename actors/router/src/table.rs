@@ -22,7 +22,7 @@ use crate::{
     index::Index,
     names::is_domain_name,
     nat::{Mapped, Mapping},
-    peek::{Gone, Peek, Sniff},
+    peek::{DNS_ENDS_SNIFFING, Gone, Peek, Sniff},
     process::{FindError, Finder},
     rule::Cx,
 };
@@ -40,7 +40,11 @@ impl Rules {
         let Compiled { entries, find_process, references } = compile::compile(route, config)?;
         let index = Index::new(&entries);
         let device = Device::default();
-        Ok(Self(Arc::new(Table { entries, index, find_process, references, device })))
+        let own = config.crosspoint.as_ref();
+        let dns_ends_sniffing =
+            own.is_some_and(|own| own.compat.iter().any(|name| name == DNS_ENDS_SNIFFING));
+        let table = Table { entries, index, find_process, references, device, dns_ends_sniffing };
+        Ok(Self(Arc::new(table)))
     }
 
     /// Every tag that the rules refer to, with its JSON path, for planning to refuse what does not exist.
@@ -66,6 +70,7 @@ struct Table {
     find_process: bool,
     references: Vec<(Dep, String)>,
     device: Device,
+    dns_ends_sniffing: bool,
 }
 
 /// Where one connection stands in the rules.
@@ -327,7 +332,7 @@ async fn drive(
     flow: &mut Flow,
     snapshot: &Snapshot,
 ) -> Result<Decision, RouteError> {
-    let mut peek = Peek::default();
+    let mut peek = Peek::new(table.dns_ends_sniffing);
     loop {
         match step {
             Step::Done(result) => {

@@ -4,6 +4,9 @@ use crosspoint_schema::ConfigError;
 
 use super::Decoded;
 
+/// The switches of `crosspoint.compat` that this build knows.
+const COMPAT: &[&str] = &[crosspoint_router::DNS_ENDS_SNIFFING];
+
 /// Refuses the first section that would be ignored.
 pub(super) fn refuse(decoded: &Decoded) -> Result<(), ConfigError> {
     let config = &decoded.config;
@@ -15,6 +18,12 @@ pub(super) fn refuse(decoded: &Decoded) -> Result<(), ConfigError> {
     }
     if config.certificate.as_ref().is_some_and(|c| *c != Default::default()) {
         return not_built("certificate", "the certificate store");
+    }
+    let compat = config.crosspoint.iter().flat_map(|own| own.compat.iter());
+    if let Some(unknown) = compat.into_iter().find(|name| !COMPAT.contains(&name.as_str())) {
+        let message = format!("unknown compatibility switch: {unknown}");
+        return Err(ConfigError::new("crosspoint.compat", message)
+            .hint(format!("this build knows {}", COMPAT.join(", "))));
     }
     let resolver = config.route.as_ref().and_then(|route| route.default_domain_resolver.as_deref());
     if resolver.is_some_and(|r| r.rewrite_ttl.is_some() || r.client_subnet.is_some()) {
