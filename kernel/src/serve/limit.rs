@@ -31,7 +31,7 @@ const FLOOR: u64 = 256;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 
 /// Errors in a row that concern one client each, until we suspect more behind them.
 const STRIKES: u32 = 32;
@@ -216,7 +216,7 @@ mod tests {
             pause.wait().await;
             waits.push(started.elapsed().as_millis());
         }
-        assert_eq!(waits, [50, 100, 200, 400, 400]);
+        assert_eq!(waits, [50, 100, 150, 150, 150]);
         pause.clear();
         on(&mut pause, libc::EMFILE).unwrap();
         let started = Instant::now();

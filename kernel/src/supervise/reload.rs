@@ -185,8 +185,8 @@ pub(super) async fn apply(
         warm_all(plane, supervisor, &names, wanted, &epochs, deadline, strict).await;
     if strict && let Some((planned, why)) = unbuilt.pop() {
         warmed.into_iter().for_each(Warm::discard);
-        tokio::task::yield_now().await;
-        plane.vault.sweep(|_| false);
+        // When the discarded instances have let go of their sockets.
+        supervisor.send_after(Duration::from_millis(10), || Message::Sweep);
         let mut report = failed(generation, describe(&planned, &why));
         report.components.push((planned.id, Outcome::Failed, Some(why)));
         return (report, None);

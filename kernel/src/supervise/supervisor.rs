@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -243,7 +244,7 @@ impl State {
         }
         let mut told = Vec::new();
         for planned in commit.reconfigure {
-            told.extend(self.reconfigure(planned));
+            told.extend(self.reconfigure(me, planned));
         }
         for id in commit.removed {
             if let Some(child) = self.children.remove(&id) {
@@ -286,11 +287,22 @@ impl State {
         }
     }
 
-    fn reconfigure(&mut self, planned: Planned) -> Option<tokio::task::JoinHandle<bool>> {
-        let child = self.children.get_mut(&planned.id)?;
+    fn reconfigure(
+        &mut self,
+        me: &ActorRef<Message>,
+        planned: Planned,
+    ) -> Option<tokio::task::JoinHandle<bool>> {
+        let id = planned.id.clone();
+        let child = self.children.get_mut(&id)?;
         child.planned = planned.clone();
-        let actor = child.live.as_ref()?.actor.clone();
-        // A component that is down takes the new options when it is started again.
+        let Some(live) = &child.live else {
+            // A start that is under way still has the old options: begin anew with these.
+            child.attempt += 1;
+            let attempt = child.attempt;
+            let _ = me.cast(Message::Retry(id, attempt));
+            return None;
+        };
+        let actor = live.actor.clone();
         Some(tokio::spawn(async move {
             let call = actor.call(
                 |reply| LeafMsg::Reconfigure(planned.spec, reply),
@@ -401,13 +413,14 @@ impl State {
         let (plane, me) = (self.plane.clone(), me.clone());
         let names = plane.snapshot.load().names.clone();
         let deadline = self.settings.supervision.start_deadline;
+        let spared = self.spared(Some(&id));
         clear(&fallback, &names, Health::Starting);
         tokio::spawn(async move {
             if let Some(old) = old {
                 old.cancel.cancel();
                 let _ = old.actor.stop_and_wait(None, Some(Duration::from_secs(5))).await;
                 drop(old);
-                plane.vault.sweep(|_| false);
+                plane.vault.sweep(|key| spared.contains(&key.addr));
             }
             let start = |planned, epoch| {
                 warm(me.get_cell(), plane.clone(), names.clone(), planned, epoch, deadline)
@@ -490,19 +503,26 @@ impl State {
         self.sweep();
     }
 
+    /// Addresses of components that are down and will be back, but for `except`.
+    fn spared(&self, except: Option<&ComponentId>) -> HashSet<SocketAddr> {
+        let down =
+            self.children.iter().filter(|(id, child)| child.live.is_none() && Some(*id) != except);
+        let mut claims = Claims::default();
+        down.for_each(|(_, child)| child.planned.spec.claims(&mut claims));
+        let addresses = claims.0.into_iter().filter_map(|claim| match claim {
+            Claim::TcpListen(addr, _) | Claim::UdpListen(addr, _) => Some(addr),
+            _ => None,
+        });
+        addresses.collect()
+    }
+
     /// Closes listening sockets that nobody needs, sparing those of components that will be back.
     fn sweep(&mut self) {
-        let mut spared = HashSet::new();
-        for child in self.children.values().filter(|child| child.live.is_none()) {
-            let mut claims = Claims::default();
-            child.planned.spec.claims(&mut claims);
-            spared.extend(claims.0.into_iter().filter_map(|claim| match claim {
-                Claim::TcpListen(addr, _) | Claim::UdpListen(addr, _) => Some(addr),
-                _ => None,
-            }));
-        }
-        let stopping = self.stopping;
-        self.plane.vault.sweep(|key| !stopping && spared.contains(&key.addr));
+        let spared = match self.stopping {
+            true => HashSet::new(),
+            false => self.spared(None),
+        };
+        self.plane.vault.sweep(|key| spared.contains(&key.addr));
     }
 
     fn status(&self) -> Status {

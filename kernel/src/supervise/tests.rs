@@ -382,6 +382,21 @@ async fn what_keeps_failing_is_degraded_and_fails_fast() {
 }
 
 #[tokio::test]
+async fn a_component_that_is_down_takes_new_options_at_once() {
+    let file = File::new();
+    let flexible = Options { reconfigurable: true, ..value(1) };
+    file.set("a", Options { build: Build::Fails, ..flexible.clone() });
+    file.0.lock().unwrap().settings.supervision.backoff_min = Duration::from_secs(60);
+    file.0.lock().unwrap().settings.supervision.backoff_max = Duration::from_secs(60);
+    let handle = file.boot().await;
+    assert_eq!(component(&handle, "a").await.state, State::Backoff);
+    file.set("a", flexible);
+    let report = handle.reload().await.expect("reload");
+    assert_eq!(outcome(&report, "a"), Outcome::Reconfigured);
+    until("it is up", async || component(&handle, "a").await.state == State::Up).await;
+}
+
+#[tokio::test]
 async fn strict_start_fails_like_the_reference() {
     let file = File::new();
     file.set("a", Options { build: Build::Fails, ..value(1) });
