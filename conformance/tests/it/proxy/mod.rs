@@ -4,6 +4,7 @@
 mod by_curl;
 mod chained;
 mod compared;
+mod mihomo;
 mod raw;
 mod stage;
 mod suites;
