@@ -1,6 +1,6 @@
 //! Why something failed, in terms that the caller can act on.
 
-use std::{fmt, io};
+use std::{any::Any, fmt, io};
 
 /// What kind of failure ended a dial. Inbounds map it to the reply of their protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -149,4 +149,13 @@ impl BuildError {
     pub fn options(message: impl fmt::Display) -> Self {
         Self::Options(message.to_string())
     }
+}
+
+/// What a caught panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }

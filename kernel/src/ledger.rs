@@ -90,11 +90,6 @@ impl Entry {
         self.hops.lock().push(life);
     }
 
-    /// Forgets hops behind the first `keep`: a group that tries another member calls it.
-    pub fn truncate_hops(&self, keep: usize) {
-        self.hops.lock().truncate(keep);
-    }
-
     /// The instances it goes through, outermost first (a group before its member).
     pub fn hops(&self) -> Vec<Arc<Incarnation>> {
         self.hops.lock().clone()

@@ -24,6 +24,7 @@ pub use limit::{connection_limit, permit, permits, raise_nofile};
 use crate::{
     BuildCx,
     component::{Fault, Incarnation},
+    error::panic_text,
     net::listen::Bound,
 };
 
@@ -156,11 +157,7 @@ fn spawn<F>(
 }
 
 fn report_panic(id: u64, me: &Incarnation, panic: &(dyn Any + Send)) {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
+    let text = panic_text(panic);
     error!(conn = id, component = %me, "connection task panicked: {text}");
 }
 

@@ -12,6 +12,7 @@ use super::{Pulse, blueprint::Planned};
 use crate::{
     BoxFuture, BuildCx, BuildError,
     component::{Control, Fault, Incarnation, Inject, Outbound, Spec},
+    error::panic_text,
     resolve::DnsServer,
     snapshot::{Namespace, Plane},
 };
@@ -72,7 +73,7 @@ impl Actor for Leaf {
         let build = AssertUnwindSafe(args.spec.build(args.cx)).catch_unwind();
         let component = match tokio::time::timeout(args.deadline, build).await {
             Ok(Ok(built)) => built?,
-            Ok(Err(panic)) => return Err(panic_text(&*panic).into()),
+            Ok(Err(panic)) => return Err(panicked(&*panic).into()),
             Err(_) => return Err(BuildError::Deadline(args.deadline).into()),
         };
         *args.faces.lock() = Some(Faces {
@@ -95,7 +96,7 @@ impl Actor for Leaf {
                     let task = tokio::spawn(async move {
                         let end = match AssertUnwindSafe(run).catch_unwind().await {
                             Ok(result) => result.map_err(|fault| fault.0),
-                            Err(panic) => Err(panic_text(&*panic)),
+                            Err(panic) => Err(panicked(&*panic)),
                         };
                         // The actor may have stopped meanwhile; then nobody needs to know.
                         let _ = me.cast(LeafMsg::RunEnded(end));
@@ -118,13 +119,8 @@ impl Actor for Leaf {
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("unknown payload");
-    format!("panicked: {text}")
+fn panicked(panic: &(dyn Any + Send)) -> String {
+    format!("panicked: {}", panic_text(panic))
 }
 
 /// A built instance that serves nothing yet.
