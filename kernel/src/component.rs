@@ -10,7 +10,7 @@ use crate::{
     error::DialError,
     flow::{BoxPacketIo, BoxStream, Flow},
     ledger::Entry,
-    resolve::DnsServer,
+    resolve::{DnsServer, NO_TRAIL, Trail},
     session::Session,
     snapshot::{Namespace, Plane},
     supervise::Pulse,
@@ -182,12 +182,14 @@ pub struct Dial<'a> {
     /// Outbounds passed so far; [`Slot`](crate::slot::Slot) refuses more than
     /// [`MAX_HOPS`](crate::slot::MAX_HOPS).
     pub hops: u8,
+    /// DNS servers that are being asked on the way to this dial.
+    pub trail: &'a Trail,
 }
 
 impl<'a> Dial<'a> {
     /// A dial that belongs to no client.
     pub fn internal(target: &'a Target) -> Self {
-        Self { session: None, target, entry: None, hops: 0 }
+        Self { session: None, target, entry: None, hops: 0, trail: &NO_TRAIL }
     }
 
     /// The same dial to another destination.

@@ -17,13 +17,21 @@ use crate::{
     ledger::{Cut, Entry},
     relay,
     session::Session,
-    snapshot::{Decision, Plane, Reject, RouteError},
+    snapshot::{Decision, Plane, Reject, RouteError, Snapshot},
 };
 
 /// Takes connections from inbounds and carries each to its end.
 #[derive(Clone)]
 pub struct Dispatch {
     plane: Arc<Plane>,
+}
+
+/// Where a connection goes.
+enum Way {
+    /// Out, through this flow.
+    Out(Flow),
+    /// To the resolver of this generation, which answers its DNS queries.
+    Dns(Arc<Snapshot>),
 }
 
 /// What became of a connection before any byte was relayed.
@@ -63,10 +71,14 @@ impl Dispatch {
         // task does not carry it.
         let outcome =
             unless_cut(&entry, Box::pin(self.set_up(&mut session, &mut flow, &entry))).await;
+        if let Ok(Way::Dns(snapshot)) = outcome {
+            return Box::pin(serve_dns(&session, flow, &entry, &snapshot)).await;
+        }
         let Session { id, inbound, target, started, udp, protocol, .. } = *session;
         let age = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match outcome {
-            Ok(out) => {
+            Ok(Way::Dns(_)) => {}
+            Ok(Way::Out(out)) => {
                 let end = match (flow, out) {
                     (Flow::Stream(client), Flow::Stream(server)) => {
                         relay::streams(client, server, &entry).await
@@ -111,16 +123,20 @@ impl Dispatch {
         session: &mut Session,
         flow: &mut Flow,
         entry: &Entry,
-    ) -> Result<Flow, Refused> {
+    ) -> Result<Way, Refused> {
         let slot = {
             let snapshot = self.plane.snapshot.load_full();
             match snapshot.routes.route(session, flow, &snapshot).await.map_err(Refused::Route)? {
                 Decision::Outbound(slot) => slot,
+                Decision::HijackDns => return Ok(Way::Dns(snapshot.clone())),
                 Decision::Reject(how) => return Err(Refused::Rule(how)),
             }
         };
-        let dial =
-            Dial { session: Some(session), target: &session.target, entry: Some(entry), hops: 0 };
+        let dial = Dial {
+            session: Some(session),
+            entry: Some(entry),
+            ..Dial::internal(&session.target)
+        };
         let out = match flow {
             Flow::Stream(_) => slot.connect(dial).await.map(Flow::Stream),
             Flow::Packet(_) => slot.associate(dial).await.map(Flow::Packet),
@@ -132,7 +148,7 @@ impl Dispatch {
         };
         let answered = answer(flow, Ok(local)).await;
         answered.map_err(|e| Refused::Dial(DialError::from_io(&e, Side::Local)))?;
-        Ok(out)
+        Ok(Way::Out(out))
     }
 
     async fn detour(&self, tag: &str, conn: Conn) {
@@ -150,6 +166,24 @@ impl Dispatch {
             }
             Err(error) => error!(conn = id, %component, "inbound detour: {error}"),
         }
+    }
+}
+
+/// Answers a client's DNS queries ourselves.
+async fn serve_dns(session: &Session, mut flow: Flow, entry: &Entry, snapshot: &Snapshot) {
+    let serve = async {
+        let served = match answer(&mut flow, Ok(None)).await {
+            Ok(()) => snapshot.resolver.serve(session, flow).await,
+            Err(error) => Err(error),
+        };
+        served.map_err(|error| Refused::Dial(DialError::from_io(&error, Side::Local)))
+    };
+    let (conn, component) = (session.id, &session.inbound);
+    match unless_cut(entry, Box::pin(serve)).await {
+        Ok(()) => debug!(conn, %component, "DNS connection closed"),
+        Err(Refused::Cut(why)) => debug!(conn, %component, "DNS connection: {}", why.as_str()),
+        Err(Refused::Dial(error)) => debug!(conn, %component, "DNS connection: {error}"),
+        Err(_) => {}
     }
 }
 

@@ -21,6 +21,7 @@ pub mod addr;
 pub mod component;
 pub mod dispatch;
 pub mod error;
+pub mod fetch;
 pub mod flow;
 pub mod ledger;
 pub mod net;

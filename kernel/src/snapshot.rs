@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use crosspoint_schema::decode::Prefix;
 
 use crate::{
     BoxFuture, Tag,
@@ -52,6 +53,10 @@ pub struct DomainResolver {
     pub strategy: Option<crate::resolve::Strategy>,
     /// Bypass the cache.
     pub disable_cache: bool,
+    /// Keep answers for this many seconds.
+    pub rewrite_ttl: Option<u32>,
+    /// Send this client subnet.
+    pub client_subnet: Option<Prefix>,
 }
 
 /// One generation of the configuration, as connections see it.
@@ -73,6 +78,8 @@ pub struct Snapshot {
 pub enum Decision {
     /// Dial through this outbound.
     Outbound(Arc<Slot<dyn Outbound>>),
+    /// Let the resolver answer the DNS queries in it.
+    HijackDns,
     /// Refuse.
     Reject(Reject),
 }

@@ -6,6 +6,7 @@
 //! need them are refused at start. Equal lookups that run at the same time are one.
 
 mod flight;
+pub mod message;
 mod plan;
 mod resolver;
 #[cfg(test)]

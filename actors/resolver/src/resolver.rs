@@ -4,14 +4,15 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use crosspoint_kernel::{
     BoxFuture, Tag,
-    resolve::{DnsServer, Family, Lookup, Resolve, ResolveError, Strategy},
+    resolve::{DnsServer, Family, Lookup, NO_TRAIL, Query, Resolve, ResolveError, Strategy},
     slot::{Instance, Slot},
     snapshot::Namespace,
 };
+use hickory_proto::op::ResponseCode;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::flight::Flights;
+use crate::{flight::Flights, message};
 
 /// How long a server may take for one query, as in the reference.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 type Answer = Result<Vec<IpAddr>, ResolveError>;
 
 /// What makes two queries equal: the same life of the same server, name and family.
-type Query = (Tag, u64, Box<str>, Family);
+type Key = (Tag, u64, Box<str>, Family);
 
 /// Chooses servers and asks them.
 pub(crate) struct Resolver {
@@ -27,7 +28,7 @@ pub(crate) struct Resolver {
     default_server: Option<Arc<Slot<dyn DnsServer>>>,
     strategy: Strategy,
     by_server: HashMap<Tag, Strategy>,
-    flights: Flights<Query, Answer>,
+    flights: Flights<Key, Answer>,
 }
 
 impl Resolver {
@@ -105,9 +106,18 @@ impl Resolver {
 }
 
 async fn exchange(server: Arc<dyn DnsServer>, name: Box<str>, family: Family) -> Answer {
-    match timeout(TIMEOUT, server.lookup(&name, family)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(failed(&name, format_args!("no answer within {TIMEOUT:?}"))),
+    let query = message::query(0, &name, family).and_then(|query| query.to_vec());
+    let query = query.map_err(|error| failed(&name, error))?;
+    let query = Query { message: &query, trail: &NO_TRAIL };
+    let answer = match timeout(TIMEOUT, server.exchange(query)).await {
+        Ok(answer) => answer.map_err(|error| failed(&name, error))?,
+        Err(_) => return Err(failed(&name, format_args!("no answer within {TIMEOUT:?}"))),
+    };
+    let answer = message::read(&answer).map_err(|error| failed(&name, error))?;
+    match answer.metadata.response_code {
+        ResponseCode::NoError => Ok(message::addresses(&answer).collect()),
+        ResponseCode::NXDomain => Err(ResolveError::NotFound { name }),
+        code => Err(failed(&name, code)),
     }
 }
 

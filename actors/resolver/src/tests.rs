@@ -12,13 +12,15 @@ use std::{
 use crosspoint_kernel::{
     BoxFuture, Kind,
     component::Incarnation,
-    resolve::{DnsServer, Family, Lookup, Resolve, ResolveError, Strategy},
+    resolve::{DnsServer, ExchangeError, Lookup, Query, Resolve, Strategy},
     slot::{Health, Slot},
     snapshot::Namespace,
 };
 use crosspoint_schema::{Config, ConfigError, decode::Context, json::Loaded};
 
-use crate::Plan;
+use hickory_proto::{op::ResponseCode, rr::RecordType};
+
+use crate::{Plan, message};
 
 /// Knows `both`, `six` (whose other family fails), `half` (whose other family is empty) and `slow`; counts queries.
 #[derive(Default)]
@@ -33,28 +35,27 @@ fn v6() -> IpAddr {
 }
 
 impl DnsServer for Fixed {
-    fn lookup<'a>(
-        &'a self,
-        name: &'a str,
-        family: Family,
-    ) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
+    fn exchange<'a>(&'a self, query: Query<'a>) -> BoxFuture<'a, Result<Vec<u8>, ExchangeError>> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
-            match (name, family) {
-                ("both", Family::V4) => Ok(vec![v4()]),
-                ("both" | "six" | "half", Family::V6) => Ok(vec![v6()]),
-                ("half", Family::V4) => Ok(Vec::new()),
-                ("six", Family::V4) => {
-                    Err(ResolveError::Failed { name: name.into(), message: "no".into() })
+            let query = message::read(query.message).unwrap();
+            let question = &query.queries[0];
+            let found = match (&*question.name().to_string(), question.query_type()) {
+                ("both.", RecordType::A) => vec![v4()],
+                ("both." | "six." | "half.", _) if question.query_type() == RecordType::AAAA => {
+                    vec![v6()]
                 }
-                ("slow", _) => {
+                ("half.", _) => Vec::new(),
+                ("six.", _) => return Err(ExchangeError::failed("no")),
+                ("slow.", _) => {
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    Ok(vec![v4()])
+                    vec![v4()]
                 }
-                ("dead", _) => std::future::pending().await,
-                ("panic", _) => panic!("told to"),
-                _ => Err(ResolveError::NotFound { name: name.into() }),
-            }
+                ("dead.", _) => std::future::pending().await,
+                ("panic.", _) => panic!("told to"),
+                _ => return Ok(message::reply(&query, ResponseCode::NXDomain).to_vec().unwrap()),
+            };
+            Ok(message::reply_addresses(&query, &found, 60).to_vec().unwrap())
         })
     }
 }

@@ -255,6 +255,8 @@ fn route_defaults(route: &RouteOptions) -> RouteDefaults {
             server: resolver.server.as_str().into(),
             strategy: dial::strategy(resolver.strategy),
             disable_cache: resolver.disable_cache,
+            rewrite_ttl: resolver.rewrite_ttl,
+            client_subnet: resolver.client_subnet.map(|subnet| subnet.0),
         }),
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     error::DialError,
     flow::{BoxPacketIo, BoxStream, Flow},
     ledger::Ledger,
-    resolve::{DnsServer, Family, Lookup, Resolve, ResolveError},
+    resolve::{DnsServer, ExchangeError, Lookup, Query, Resolve, ResolveError},
     session::Session,
     slot::Slot,
     snapshot::{
@@ -115,12 +115,8 @@ impl RouteTable for NoRoutes {
 struct NoServer;
 
 impl DnsServer for NoServer {
-    fn lookup<'a>(
-        &'a self,
-        name: &'a str,
-        _: Family,
-    ) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
-        Box::pin(async move { Err(ResolveError::NotFound { name: name.into() }) })
+    fn exchange<'a>(&'a self, _: Query<'a>) -> BoxFuture<'a, Result<Vec<u8>, ExchangeError>> {
+        Box::pin(async { Err(ExchangeError::failed("no server")) })
     }
 }
 

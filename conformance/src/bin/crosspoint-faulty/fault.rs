@@ -1,7 +1,11 @@
 //! Component type `fault`: works like the simplest component of its kind, and panics, errors or
 //! hangs on order. Orders come as datagrams on the Unix socket that `trigger` names.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use crosspoint_kernel::{
     BoxFuture, BuildCx, BuildError, Component, DialError, Kind, Plugin, Spec,
@@ -13,7 +17,7 @@ use crosspoint_kernel::{
         dial::Dialer,
         listen::{claims, tcp_listener},
     },
-    resolve::{DnsServer, Family, ResolveError},
+    resolve::{DnsServer, ExchangeError, Query},
     serve::{self, Accepted},
     session::{Network, Session},
 };
@@ -22,6 +26,8 @@ use crosspoint_schema::{
     options,
     options::{DialOptions, ListenOptions},
 };
+use crosspoint_resolver::message;
+use hickory_proto::rr::RecordType;
 use tokio::net::UnixDatagram;
 
 macro_rules! register {
@@ -221,16 +227,13 @@ impl Outbound for FaultOutbound {
 struct Loopback;
 
 impl DnsServer for Loopback {
-    fn lookup<'a>(
-        &'a self,
-        _: &'a str,
-        family: Family,
-    ) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
+    fn exchange<'a>(&'a self, query: Query<'a>) -> BoxFuture<'a, Result<Vec<u8>, ExchangeError>> {
         Box::pin(async move {
-            Ok(match family {
-                Family::V4 => vec![IpAddr::from([127, 0, 0, 1])],
-                Family::V6 => Vec::new(),
-            })
+            let query = message::read(query.message).map_err(ExchangeError::failed)?;
+            let v4 = query.queries.first().is_some_and(|q| q.query_type() == RecordType::A);
+            let addresses: &[IpAddr] = if v4 { &[IpAddr::V4(Ipv4Addr::LOCALHOST)] } else { &[] };
+            let reply = message::reply_addresses(&query, addresses, 60);
+            reply.to_vec().map_err(ExchangeError::failed)
         })
     }
 }

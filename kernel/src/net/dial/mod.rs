@@ -174,7 +174,7 @@ impl Dialer {
             {
                 Ok(session.resolved.clone())
             }
-            _ => self.names.lookup(&self.plane, name).await,
+            _ => self.names.lookup(&self.plane, name, dial.session, dial.trail).await,
         }
     }
 

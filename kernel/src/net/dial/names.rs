@@ -10,7 +10,8 @@ use crosspoint_schema::notice;
 use super::settings::{MISSING, ResolverRule, deprecated};
 use crate::{
     error::{DialClass, DialError, Side},
-    resolve::{Lookup, ResolveError, Strategy},
+    resolve::{Lookup, ResolveError, Strategy, Trail},
+    session::Session,
     snapshot::{DomainResolver, Plane},
 };
 
@@ -30,28 +31,32 @@ impl Names {
         &self,
         plane: &Arc<Plane>,
         name: &str,
+        session: Option<&Session>,
+        trail: &Trail,
     ) -> Result<Vec<IpAddr>, DialError> {
         let snapshot = plane.snapshot.load_full();
-        let (server, strategy, disable_cache) =
-            match (&self.own, &snapshot.defaults.domain_resolver) {
-                (Some(own), _) => {
-                    (Some(&own.server), own.strategy.or(self.legacy), own.disable_cache)
-                }
-                (None, Some(route)) => {
-                    (Some(&route.server), self.legacy.or(route.strategy), route.disable_cache)
-                }
-                (None, None) => {
-                    let mut tags = snapshot.names.dns.keys();
-                    let first = tags.next();
-                    let several = tags.next().is_some();
-                    if several {
-                        self.choose()?;
-                    }
-                    (first.filter(|_| !several), self.legacy, false)
-                }
-            };
-        let server = server.map(|tag| &**tag);
-        let lookup = Lookup { server, strategy, disable_cache, ..Lookup::new(name) };
+        let mut lookup = Lookup { session, trail, ..Lookup::new(name) };
+        let named = match (&self.own, &snapshot.defaults.domain_resolver) {
+            (Some(own), _) => Some((own, own.strategy.or(self.legacy))),
+            (None, Some(route)) => Some((route, self.legacy.or(route.strategy))),
+            (None, None) => None,
+        };
+        if let Some((named, strategy)) = named {
+            lookup.server = Some(&named.server);
+            lookup.strategy = strategy;
+            lookup.disable_cache = named.disable_cache;
+            lookup.rewrite_ttl = named.rewrite_ttl;
+            lookup.client_subnet = named.client_subnet;
+        } else {
+            let mut tags = snapshot.names.dns.keys();
+            let first = tags.next();
+            let several = tags.next().is_some();
+            if several {
+                self.choose()?;
+            }
+            lookup.server = first.filter(|_| !several).map(|tag| &**tag);
+            lookup.strategy = self.legacy;
+        }
         snapshot.resolver.lookup(lookup).await.map_err(|error| failed(&error))
     }
 
@@ -71,6 +76,10 @@ fn failed(error: &ResolveError) -> DialError {
         ResolveError::NotFound { .. } => (DialClass::HostUnreachable, Side::Target, false),
         ResolveError::NoServer(_) => (DialClass::Down, Side::Local, false),
         ResolveError::Failed { .. } => (DialClass::HostUnreachable, Side::Local, true),
+        ResolveError::Rejected { .. } | ResolveError::Dropped => {
+            (DialClass::Rejected, Side::Local, false)
+        }
+        ResolveError::Loop(_) => (DialClass::Loop, Side::Local, false),
     };
     let mut failed = DialError::new(class, side, error);
     failed.retry = retry;

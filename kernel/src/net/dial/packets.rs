@@ -15,6 +15,8 @@ use crate::{
         socket_error,
         udp::{Resolver, ResolvingPackets, UdpPackets},
     },
+    resolve::Trail,
+    session::Session,
     snapshot::Plane,
 };
 
@@ -108,7 +110,8 @@ impl Dialer {
         dial: Dial<'_>,
         wanted: fn(&IpAddr) -> bool,
     ) -> ResolvingPackets {
-        let resolver = resolver(self.plane.clone(), self.names.clone(), wanted);
+        let session = dial.session.map(|session| Arc::new(session.clone()));
+        let resolver = resolver(self.plane.clone(), self.names.clone(), session, dial.trail, wanted);
         ResolvingPackets::new(inner, unmapping_disabled(dial), resolver)
     }
 }
@@ -125,11 +128,19 @@ fn families(ip: IpAddr) -> fn(&IpAddr) -> bool {
     }
 }
 
-fn resolver(plane: Arc<Plane>, names: Arc<Names>, wanted: fn(&IpAddr) -> bool) -> Resolver {
+fn resolver(
+    plane: Arc<Plane>,
+    names: Arc<Names>,
+    session: Option<Arc<Session>>,
+    trail: &Trail,
+    wanted: fn(&IpAddr) -> bool,
+) -> Resolver {
+    let trail = trail.clone();
     Box::new(move |name| {
-        let (plane, names) = (plane.clone(), names.clone());
+        let (plane, names, session) = (plane.clone(), names.clone(), session.clone());
+        let trail = trail.clone();
         Box::pin(async move {
-            let addresses = names.lookup(&plane, &name).await?;
+            let addresses = names.lookup(&plane, &name, session.as_deref(), &trail).await?;
             addresses.into_iter().find(wanted).ok_or_else(|| {
                 DialError::new(
                     DialClass::HostUnreachable,

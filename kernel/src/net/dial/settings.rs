@@ -191,20 +191,13 @@ pub(super) fn resolver(
         return Err(BuildError::options(format_args!("domain resolver not found: {tag}")));
     }
     let named = options.domain_resolver.as_deref();
-    for (used, what) in [
-        (named.is_some_and(|r| r.rewrite_ttl.is_some()), "domain_resolver.rewrite_ttl"),
-        (named.is_some_and(|r| r.client_subnet.is_some()), "domain_resolver.client_subnet"),
-    ] {
-        if used {
-            return Err(BuildError::NotInBuild(what.to_owned()));
-        }
-    }
-    let disable_cache = options.domain_resolver.as_ref().is_some_and(|r| r.disable_cache);
-    let own = options.domain_resolver.as_ref().and_then(|r| strategy(r.strategy));
+    let own = named.and_then(|r| strategy(r.strategy));
     Ok(Some(DomainResolver {
         server: tag.into(),
         strategy: own.or_else(|| legacy_strategy(options)),
-        disable_cache,
+        disable_cache: named.is_some_and(|r| r.disable_cache),
+        rewrite_ttl: named.and_then(|r| r.rewrite_ttl),
+        client_subnet: named.and_then(|r| r.client_subnet).map(|subnet| subnet.0),
     }))
 }
 

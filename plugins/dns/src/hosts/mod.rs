@@ -6,7 +6,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use crosspoint_kernel::{
     BoxFuture, BuildCx, BuildError, Component, Kind, Plugin, Spec,
-    resolve::{DnsServer, Family, ResolveError},
+    resolve::{DnsServer, ExchangeError, Family, Query, ResolveError},
 };
 use crosspoint_schema::{
     ConfigError, RawOptions,
@@ -14,6 +14,8 @@ use crosspoint_schema::{
     options,
 };
 use file::HostsFile;
+
+use crate::answer;
 
 /// Read where no `path` is given.
 const DEFAULT_PATH: &str = "/etc/hosts";
@@ -123,14 +125,10 @@ impl Hosts {
 }
 
 impl DnsServer for Hosts {
-    fn lookup<'a>(
-        &'a self,
-        name: &'a str,
-        family: Family,
-    ) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
+    fn exchange<'a>(&'a self, query: Query<'a>) -> BoxFuture<'a, Result<Vec<u8>, ExchangeError>> {
         Box::pin(async move {
             self.refresh().await;
-            self.find(name, family)
+            answer::addresses(query, async |name, family| self.find(name, family)).await
         })
     }
 }
@@ -154,7 +152,10 @@ mod tests {
             )]),
             files: Arc::new(files),
         };
-        let ask = async |name, family| hosts.lookup(name, family).await;
+        let ask = async |name, family| {
+            hosts.refresh().await;
+            hosts.find(name, family)
+        };
         assert_eq!(ask("A.example.", Family::V4).await.unwrap(), [IpAddr::from([10, 0, 0, 1])]);
         assert!(ask("a.example", Family::V6).await.unwrap().is_empty());
         assert_eq!(ask("b.example", Family::V6).await.unwrap().len(), 1);

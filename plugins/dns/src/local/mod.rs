@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use crosspoint_kernel::{
     BoxFuture, BuildCx, BuildError, Component, Kind, Plugin, Spec,
-    resolve::{DnsServer, Family, ResolveError},
+    resolve::{DnsServer, ExchangeError, Family, Query, ResolveError},
 };
 use crosspoint_schema::{
     ConfigError, RawOptions,
@@ -14,6 +14,8 @@ use crosspoint_schema::{
 };
 use dns_lookup::{AddrFamily, AddrInfoHints, LookupErrorKind, SockType, getaddrinfo};
 use tokio::sync::Semaphore;
+
+use crate::answer;
 
 /// Lookups that may block a thread each at the same time.
 const CONCURRENT: usize = 64;
@@ -104,12 +106,8 @@ impl Local {
 }
 
 impl DnsServer for Local {
-    fn lookup<'a>(
-        &'a self,
-        name: &'a str,
-        family: Family,
-    ) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
-        Box::pin(self.ask(name, family))
+    fn exchange<'a>(&'a self, query: Query<'a>) -> BoxFuture<'a, Result<Vec<u8>, ExchangeError>> {
+        Box::pin(answer::addresses(query, async |name, family| self.ask(name, family).await))
     }
 }
 

@@ -18,6 +18,8 @@ async fn the_resolver_is_the_one_named_first() {
         server: "route".into(),
         strategy: Some(Strategy::PreferIpv6),
         disable_cache: true,
+        rewrite_ttl: None,
+        client_subnet: None,
     };
     let asked = |kit: Kit, options: DialOptions| async move {
         let dialer = Dialer::new(&options, &kit.cx()).unwrap();
