@@ -1,0 +1,1 @@
+//! What protocols are layered on: the HTTP client of the daemon.
