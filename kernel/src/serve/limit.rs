@@ -33,11 +33,17 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 
+/// How long descriptors may be lacking before clients that wait are turned away.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Errors in a row that concern one client each, until we suspect more behind them.
 const STRIKES: u32 = 32;
 
 /// At most one line per this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// At most one line about clients turned away per this time.
+const AWAY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Raises the number of descriptors that this process may open to what the system allows, and returns
 /// it. Call it before the first listener is built: [`permits`] is sized by it.
@@ -92,7 +98,7 @@ fn size(nofile: u64) -> usize {
 /// Says that the connection limit is reached.
 pub(super) fn report_full(cx: &BuildCx) {
     static LAST: AtomicU64 = AtomicU64::new(0);
-    if due(&LAST) {
+    if due(&LAST, LOG_INTERVAL) {
         warn!(
             component = %cx.me,
             "accept paused: {} connections, as many as {} descriptors allow",
@@ -102,10 +108,21 @@ pub(super) fn report_full(cx: &BuildCx) {
     }
 }
 
-/// Whether [`LOG_INTERVAL`] has passed since it last returned true for `last`.
-fn due(last: &AtomicU64) -> bool {
+/// Says that clients were turned away.
+pub(super) fn report_away(cx: &BuildCx, count: usize) {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    COUNT.fetch_add(count as u64, Ordering::Relaxed);
+    if count > 0 && due(&LAST, AWAY_INTERVAL) {
+        let count = COUNT.swap(0, Ordering::Relaxed);
+        warn!(component = %cx.me, "{count} waiting connections closed for want of descriptors");
+    }
+}
+
+/// Whether `interval` has passed since it last returned true for `last`.
+fn due(last: &AtomicU64, interval: Duration) -> bool {
     static START: OnceLock<Instant> = OnceLock::new();
-    let interval = LOG_INTERVAL.as_millis() as u64;
+    let interval = interval.as_millis() as u64;
     // Starts one interval after zero, so that the first call is due.
     let now = START.get_or_init(Instant::now).elapsed().as_millis() as u64 + interval;
     let seen = last.load(Ordering::Relaxed);
@@ -118,7 +135,18 @@ fn due(last: &AtomicU64) -> bool {
 pub(super) struct Pause {
     until: Option<Instant>,
     last: Option<Duration>,
+    /// Since when no connection could be accepted for want of resources.
+    since: Option<Instant>,
     strikes: u32,
+}
+
+/// For how long resources have been lacking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// Not at all, or not for long.
+    Short,
+    /// Descriptors, for so long that clients should be told.
+    Long,
 }
 
 impl Pause {
@@ -126,12 +154,12 @@ impl Pause {
     ///
     /// # Errors
     /// The socket is broken.
-    pub(super) fn on(&mut self, error: &io::Error, cx: &BuildCx) -> Result<(), Fault> {
+    pub(super) fn on(&mut self, error: &io::Error, cx: &BuildCx) -> Result<Lack, Fault> {
         match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                 self.plan();
                 static LAST: AtomicU64 = AtomicU64::new(0);
-                if due(&LAST) {
+                if due(&LAST, LOG_INTERVAL) {
                     error!(
                         component = %cx.me,
                         "accept paused: {} (limit {}, {} connections live)",
@@ -140,7 +168,9 @@ impl Pause {
                         cx.plane.ledger.len()
                     );
                 }
-                Ok(())
+                let since = *self.since.get_or_insert_with(Instant::now);
+                let ours = error.raw_os_error() == Some(libc::EMFILE);
+                Ok(if ours && since.elapsed() >= PATIENCE { Lack::Long } else { Lack::Short })
             }
             Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP) => {
                 Err(Fault(format!("accept: {}", os_text(error))))
@@ -153,7 +183,7 @@ impl Pause {
                     self.strikes = 0;
                     self.plan();
                 }
-                Ok(())
+                Ok(Lack::Short)
             }
         }
     }
@@ -165,7 +195,7 @@ impl Pause {
 
     /// A connection was accepted.
     pub(super) fn clear(&mut self) {
-        (self.last, self.strikes) = (None, 0);
+        (self.last, self.since, self.strikes) = (None, None, 0);
     }
 
     /// Whether the loop must pause before the next accept.
@@ -197,10 +227,10 @@ mod tests {
     #[test]
     fn lines_are_rationed() {
         let last = AtomicU64::new(0);
-        assert!(due(&last));
-        assert!(!due(&last));
+        assert!(due(&last, LOG_INTERVAL));
+        assert!(!due(&last, LOG_INTERVAL));
         std::thread::sleep(LOG_INTERVAL);
-        assert!(due(&last));
+        assert!(due(&last, LOG_INTERVAL));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,9 +1,11 @@
 //! Accepting connections: the loop that inbounds run, its limits, and what it does when they are reached.
 //!
 //! A listener takes a permit first and a connection second. Without a permit, or without descriptors,
-//! it pauses: connections wait in the queue of the system, and those that live are not touched.
+//! it pauses: connections wait in the queue of the system, and those that live are not touched. When
+//! descriptors are lacking for long, those that wait are turned away.
 
 mod limit;
+mod spare;
 #[cfg(test)]
 mod tests;
 
@@ -62,6 +64,7 @@ where
     let listener =
         listener.activate(&cx).map_err(|e| Fault(format!("take over the listener: {e}")))?;
     let permits = permits();
+    spare::hold();
     let mut pause = limit::Pause::default();
     let mut cancelled = pin!(cx.cancel.cancelled());
     let mut beat = pin!(cx.pulse.beat());
@@ -99,7 +102,11 @@ where
                         spawn(&cx, &handler, stream, peer, permit);
                     }
                 }
-                Err(error) => pause.on(&error, &cx)?,
+                Err(error) => {
+                    if pause.on(&error, &cx)? == limit::Lack::Long {
+                        limit::report_away(&cx, spare::turn_away(&listener, BURST));
+                    }
+                }
             }
             if taken >= BURST || pause.is_due() {
                 break;

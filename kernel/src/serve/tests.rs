@@ -258,6 +258,21 @@ fn out_of_descriptors() {
         let waiting =
             tokio::task::spawn_blocking(move || waiting.read_exact(&mut byte).map(|()| byte));
         assert_eq!(&waiting.await.unwrap().unwrap(), b"Z");
+
+        // The other ends of those that went are closed a moment later.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+
+        // When the lack lasts, a client that waits is told instead of left hanging.
+        let late =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        lower_nofile(lowest_free());
+        late.connect(&addr.into()).unwrap();
+        let mut late: std::net::TcpStream = late.into();
+        late.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
+        let told = tokio::task::spawn_blocking(move || late.read(&mut [0])).await.unwrap();
+        assert_eq!(told.unwrap(), 0);
+        assert_eq!(ask(&mut first, b"c").await, Some(b'C'));
+        assert!(log.0.lock().iter().any(|line| line.contains("closed for want of descriptors")));
         cx.cancel.cancel();
     });
 }
