@@ -7,7 +7,8 @@ mod load;
 mod poll;
 mod proxy;
 mod report;
-mod s1;
+mod run;
+mod scenario;
 mod socks;
 mod stats;
 
@@ -26,21 +27,27 @@ use crate::load::rr::PingPong;
 use crate::load::udp::Datagrams;
 use crate::load::{Load, Timing, measure};
 use crate::proxy::Program;
-use crate::s1::{Part, Plan};
+use crate::run::{Part, Plan};
+use crate::scenario::Fixtures;
 
 const HELP: &str = "\
 cargo run --release -p crosspoint-benches -- s1 [OPTIONS]   subject and reference, interleaved
 cargo run --release -p crosspoint-benches -- raw            the load alone, without a proxy
 
+  s1    SOCKS5 to direct      s7   the same with 100,000 domains and 20,000 prefixes in rule-sets
+  s8    DNS                   s10  start and check with large configurations         all   all of them
+
   --subject PATH|reference|crosspoint   default crosspoint, built by cargo if need be
   --reference PATH                      default sing-box 1.12.12, fetched by pip if need be
   --rounds N          default 5
-  --loads A,B         down up conn rr udp idle capacity start reload emfile; default all
+  --loads A,B         down up conn rr udp idle capacity start reload emfile, named rules rules-idle
+                      rules-reload, dns-hit dns-miss dns-tcp, start-rules start-source start-big;
+                      default all of the command
   --window SECONDS    default 1.5, after --warm SECONDS, default 0.4
   --tries N           windows to measure when other work disturbs one, default 3
   --idle N            idle connections for the memory of one, default 2000
   --layout pin|free   pin: proxy on core 0, load on core 1 (default); free: proxy on every core
-  --json FILE         default target/bench/s1.json
+  --json FILE         default target/bench/COMMAND.json
   --first             run before everything else on a machine that is not quiet (nice -20, root)
   --gate              exit 1 when a \"must\" is missed";
 
@@ -74,7 +81,7 @@ fn run() -> Result<ExitCode> {
         loud::line("note: built without --release; the load itself will be slow");
     }
     match options.command.as_str() {
-        "s1" => side_by_side(options),
+        "s1" | "s7" | "s8" | "s10" | "all" => side_by_side(options),
         "raw" => raw(&options),
         _ => {
             println!("{HELP}");
@@ -97,10 +104,11 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options> {
         },
         idle: 2000,
         pinned: true,
-        json: workspace::target_dir().join("bench").join("s1.json"),
+        json: PathBuf::new(),
         gate: false,
         first: false,
     };
+    options.json = workspace::target_dir().join("bench").join(format!("{}.json", options.command));
     while let Some(flag) = args.next() {
         match flag.as_str() {
             "--gate" => options.gate = true,
@@ -158,18 +166,21 @@ fn side_by_side(options: Options) -> Result<ExitCode> {
         path: path.canonicalize().unwrap_or(path),
         pinned: options.pinned,
     };
+    let made = Fixtures::make(&reference)?;
     let plan = Plan {
+        made,
         reference: program("reference", reference),
         subject: program("subject", subject),
         rounds: options.rounds,
         timing: options.timing,
-        parts: parts(options.loads.as_deref())?,
+        parts: parts(&options.command, options.loads.as_deref())?,
+        command: options.command.clone(),
         idle: options.idle,
     };
     if options.pinned {
         host::pin(host::LOAD_CORE)?;
     }
-    let measured = s1::run(&plan)?;
+    let measured = run::run(&plan)?;
     report::print(&plan, &measured);
     report::write(&options.json, &plan, &measured)?;
     println!("written to {}", options.json.display());
@@ -177,13 +188,17 @@ fn side_by_side(options: Options) -> Result<ExitCode> {
     Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn parts(loads: Option<&str>) -> Result<Vec<Part>> {
-    let Some(loads) = loads else { return Ok(Part::ALL.map(|(_, part)| part).to_vec()) };
+/// The parts of a command, or those that were named.
+fn parts(command: &str, loads: Option<&str>) -> Result<Vec<Part>> {
+    let Some(loads) = loads else {
+        let meant = |of: &str| command == "all" || command == of;
+        return Ok(Part::ALL.iter().filter(|(of, ..)| meant(of)).map(|(_, _, p)| *p).collect());
+    };
     loads
         .split(',')
         .map(|name| {
-            let found = Part::ALL.iter().find(|(known, _)| *known == name);
-            found.map(|(_, part)| *part).with_context(|| format!("unknown load {name}\n{HELP}"))
+            let found = Part::ALL.iter().find(|(_, known, _)| *known == name);
+            found.map(|(_, _, part)| *part).with_context(|| format!("unknown load {name}\n{HELP}"))
         })
         .collect()
 }
@@ -202,7 +217,7 @@ fn raw(options: &Options) -> Result<ExitCode> {
     println!("load without a proxy, client and origin on one core, {}", host::describe());
     let loads: [(&str, Box<dyn Load>, f64); 4] = [
         ("bulk, Gbit/s", Box::new(Bulk::open(None, Direction::Down)?), 8e-9),
-        ("conn, 1/s", Box::new(Connections::open(None)?), 1.0),
+        ("conn, 1/s", Box::new(Connections::open(None, None)?), 1.0),
         ("rr, 1/s", Box::new(PingPong::open(None)?), 1.0),
         ("udp1200, packets/s", Box::new(Datagrams::open(None)?), 1.0),
     ];

@@ -8,13 +8,11 @@ use anyhow::{Context, Result, bail};
 use crosspoint_conformance::process::{Launch, Running};
 use crosspoint_conformance::subject::write_config;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cpu::Snapshot;
 use crate::host::{self, PROXY_CORE};
-
-/// Below the ephemeral range of the namespace.
-const PORT: u16 = 1080;
+use crate::scenario::PORT;
 
 /// Which program, and how it is placed.
 #[derive(Clone, Debug)]
@@ -25,10 +23,10 @@ pub(crate) struct Program {
     pub(crate) pinned: bool,
 }
 
-/// A started program with a SOCKS inbound.
+/// A started program that listens.
 pub(crate) struct Proxy {
     running: Running,
-    /// Where SOCKS5 is spoken.
+    /// Where it listens.
     pub(crate) addr: SocketAddr,
     /// How long it took to listen.
     pub(crate) started_in: Duration,
@@ -36,31 +34,11 @@ pub(crate) struct Proxy {
     pub(crate) start_cpu: f64,
 }
 
-/// S1: a SOCKS inbound and the direct outbound. `extra` adds an outbound that nothing uses, for
-/// reloads that change something.
-pub(crate) fn s1_config(extra: Option<usize>) -> Value {
-    let mut outbounds = vec![json!({ "type": "direct", "tag": "direct" })];
-    if let Some(number) = extra {
-        outbounds.push(json!({
-            "type": "socks", "tag": "unused", "server": "127.0.0.1", "server_port": 9,
-            "username": format!("change-{number}"), "password": "x",
-        }));
-    }
-    json!({
-        "log": { "level": "error" },
-        "inbounds": [
-            { "type": "socks", "tag": "in", "listen": "127.0.0.1", "listen_port": PORT },
-        ],
-        "outbounds": outbounds,
-        "route": { "final": "direct" },
-    })
-}
-
 impl Program {
-    /// Starts the program with the S1 configuration and waits until it listens.
-    pub(crate) fn start(&self) -> Result<Proxy> {
+    /// Starts the program with a configuration that listens on [`PORT`], and waits until it does.
+    pub(crate) fn start(&self, config: &Value) -> Result<Proxy> {
         let launch = Launch::new(&self.name, &self.path)?;
-        write_config(launch.dir(), &s1_config(None))?;
+        write_config(launch.dir(), config)?;
         let launch = launch.args(["run", "-c", "config.json", "--disable-color"]);
         let begun = Instant::now();
         let mut running = self.placed(|| launch.spawn())??;
@@ -79,10 +57,10 @@ impl Program {
         Ok(Proxy { running, addr, started_in, start_cpu })
     }
 
-    /// Wall-clock seconds of `check` on the S1 configuration.
-    pub(crate) fn check(&self) -> Result<f64> {
+    /// Wall-clock seconds of `check`.
+    pub(crate) fn check(&self, config: &Value) -> Result<f64> {
         let launch = Launch::new(&self.name, &self.path)?;
-        write_config(launch.dir(), &s1_config(None))?;
+        write_config(launch.dir(), config)?;
         let launch = launch.args(["check", "-c", "config.json", "--disable-color"]);
         let begun = Instant::now();
         let mut running = self.placed(|| launch.spawn())??;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::goals::{LINES, Limit, Line};
 use crate::host;
 use crate::load::QUIET;
-use crate::s1::{Figures, Measured, Plan};
+use crate::run::{Figures, Measured, Plan};
 use crate::stats::{median, range, ratio};
 
 /// A load that takes more of its core than this may be what was measured.
@@ -17,7 +17,7 @@ const BUSY: f64 = 0.95;
 /// The lines of the report that were measured.
 pub(crate) fn print(plan: &Plan, measured: &Measured) {
     let layout = if plan.subject.pinned { "pin" } else { "free" };
-    println!("\nS1 socks5 → direct, layout {layout}, {} rounds, {}", plan.rounds, host::describe());
+    println!("\n{}, layout {layout}, {} rounds, {}", plan.command, plan.rounds, host::describe());
     println!("reference {}", plan.reference.path.display());
     println!("subject   {}", plan.subject.path.display());
     let head = ["", "reference", "subject", "ratio", "must", "aim", ""];
@@ -74,7 +74,7 @@ pub(crate) fn write(path: &Path, plan: &Plan, measured: &Measured) -> Result<()>
         })
         .collect();
     let report = json!({
-        "scenario": "s1",
+        "command": plan.command,
         "host": host::describe(),
         "reference": plan.reference.path, "subject": plan.subject.path,
         "layout": if plan.subject.pinned { "pin" } else { "free" },

@@ -23,6 +23,14 @@ pub(crate) fn request(command: u8, target: SocketAddr) -> [u8; 10] {
     message
 }
 
+/// A request to connect to a name.
+pub(crate) fn request_name(name: &str, port: u16) -> Vec<u8> {
+    let mut message = vec![5, 1, 0, 3, name.len() as u8];
+    message.extend(name.as_bytes());
+    message.extend(port.to_be_bytes());
+    message
+}
+
 /// A stream to `target` through `proxy`, or straight to it without one.
 pub(crate) fn connect(proxy: Option<SocketAddr>, target: SocketAddr) -> Result<TcpStream> {
     let stream = TcpStream::connect(proxy.unwrap_or(target)).context("connect")?;

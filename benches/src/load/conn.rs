@@ -14,7 +14,7 @@ use rustix::net::{
 
 use super::{Counts, Load, nanos};
 use crate::poll::{Flags, Poller, ready};
-use crate::socks::{GREETING, REPLY, request};
+use crate::socks::{GREETING, REPLY, request, request_name};
 
 const AT_ONCE: u64 = 32;
 /// Several origins, so that the proxy does not run out of ports towards one.
@@ -43,6 +43,8 @@ struct Client {
 pub(crate) struct Connections {
     poller: Poller,
     proxy: Option<SocketAddr>,
+    /// Ask for the origin by this name.
+    name: Option<&'static str>,
     origins: Vec<(TcpListener, SocketAddr)>,
     clients: Vec<Option<Client>>,
     servers: Vec<Option<OwnedFd>>,
@@ -53,7 +55,8 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn open(proxy: Option<SocketAddr>) -> Result<Self> {
+    /// Connections through `proxy`, to an address or, with `name`, to a name that stands for loopback.
+    pub(crate) fn open(proxy: Option<SocketAddr>, name: Option<&'static str>) -> Result<Self> {
         let poller = Poller::new()?;
         let mut origins = Vec::new();
         for index in 0..ORIGINS {
@@ -66,6 +69,7 @@ impl Connections {
         let mut load = Self {
             poller,
             proxy,
+            name,
             origins,
             clients: Vec::new(),
             servers: Vec::new(),
@@ -135,7 +139,15 @@ impl Connections {
             client.got = 0;
             let next = match client.step {
                 Step::Method => {
-                    (Step::Reply, send(&client.fd, &request(1, target), SendFlags::NOSIGNAL))
+                    let sent = match self.name {
+                        Some(name) => send(
+                            &client.fd,
+                            &request_name(name, target.port()),
+                            SendFlags::NOSIGNAL,
+                        ),
+                        None => send(&client.fd, &request(1, target), SendFlags::NOSIGNAL),
+                    };
+                    (Step::Reply, sent)
                 }
                 // A refusal has the same length; its second byte says so.
                 Step::Reply if buf[1] != 0 => break,

@@ -12,8 +12,10 @@ use rustix::net::{
 };
 
 use super::crowd::Crowd;
+use serde_json::Value;
+
 use crate::poll::{Flags, Poller};
-use crate::proxy::{Proxy, s1_config};
+use crate::proxy::Proxy;
 use crate::socks::GREETING;
 use crate::stats::{median, range};
 
@@ -38,15 +40,19 @@ pub(crate) struct Reloads {
     pub(crate) growth: f64,
 }
 
-/// Reloads `times` times.
-pub(crate) fn measure(proxy: &mut Proxy, times: usize) -> Result<Reloads> {
+/// Reloads `times` times, with what `config` makes of each number.
+pub(crate) fn measure(
+    proxy: &mut Proxy,
+    times: usize,
+    config: impl Fn(usize) -> Value,
+) -> Result<Reloads> {
     let mut crowd = Crowd::new()?;
     crowd.heal(proxy.addr, BUSY)?;
     let (mut seen, mut gaps) = (Reloads::default(), Vec::new());
     // The first reload pays for code that is touched for the first time; memory counts from there.
     let mut rss = proxy.rss();
     for number in 0..times {
-        let cycle = Cycle::run(proxy, &crowd, number)?;
+        let cycle = Cycle::run(proxy, &crowd, &config(number))?;
         proxy.alive()?;
         seen.dropped += cycle.dropped as f64;
         seen.refused += cycle.refused as f64;
@@ -77,7 +83,7 @@ struct Cycle {
 }
 
 impl Cycle {
-    fn run(proxy: &mut Proxy, crowd: &Crowd, number: usize) -> Result<Self> {
+    fn run(proxy: &mut Proxy, crowd: &Crowd, config: &Value) -> Result<Self> {
         let mut cycle = Cycle { dead: vec![false; crowd.pairs().len()], ..Cycle::default() };
         let mut poller = Poller::new()?;
         for (index, (client, server)) in crowd.pairs().iter().enumerate() {
@@ -95,7 +101,7 @@ impl Cycle {
             turned = Instant::now();
             if !told && begun.elapsed() >= BEFORE {
                 told = true;
-                proxy.reload(&s1_config(Some(number)))?;
+                proxy.reload(config)?;
             }
             if Instant::now() >= next {
                 next += TICK;

@@ -1,17 +1,21 @@
-//! The scenario S1, SOCKS5 to direct, with S9 (memory), S10 (start) and S12 (reload) of it.
+//! What is measured, round by round: S1 (SOCKS5 to direct), S7 (large rule-sets), S8 (DNS), and S9 (memory),
+//! S10 (start) and S12 (reload) of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use crosspoint_conformance::loud;
+use serde_json::Value;
 
 use crate::load::bulk::{Bulk, Direction};
 use crate::load::conn::Connections;
+use crate::load::dns::{Ask, Queries};
 use crate::load::rr::PingPong;
 use crate::load::udp::Datagrams;
 use crate::load::{Load, Sample, Timing, idle, measure, reload};
 use crate::proxy::{Program, Proxy};
+use crate::scenario::{Fixtures, ORIGIN, Scenario, Stored};
 
 /// A group of figures that are measured together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,35 +30,73 @@ pub(crate) enum Part {
     Start,
     Reload,
     Emfile,
+    Named,
+    Rules,
+    RulesIdle,
+    RulesReload,
+    DnsHit,
+    DnsMiss,
+    DnsTcp,
+    StartRules,
+    StartSource,
+    StartBig,
 }
 
 impl Part {
-    pub(crate) const ALL: [(&'static str, Part); 10] = [
-        ("down", Part::Down),
-        ("up", Part::Up),
-        ("conn", Part::Conn),
-        ("rr", Part::Rr),
-        ("udp", Part::Udp),
-        ("idle", Part::Idle),
-        ("capacity", Part::Capacity),
-        ("start", Part::Start),
-        ("reload", Part::Reload),
-        ("emfile", Part::Emfile),
+    /// Command, name and part.
+    pub(crate) const ALL: [(&'static str, &'static str, Part); 20] = [
+        ("s1", "down", Part::Down),
+        ("s1", "up", Part::Up),
+        ("s1", "conn", Part::Conn),
+        ("s1", "rr", Part::Rr),
+        ("s1", "udp", Part::Udp),
+        ("s1", "idle", Part::Idle),
+        ("s1", "capacity", Part::Capacity),
+        ("s1", "start", Part::Start),
+        ("s1", "reload", Part::Reload),
+        ("s1", "emfile", Part::Emfile),
+        ("s7", "named", Part::Named),
+        ("s7", "rules", Part::Rules),
+        ("s7", "rules-idle", Part::RulesIdle),
+        ("s7", "rules-reload", Part::RulesReload),
+        ("s8", "dns-hit", Part::DnsHit),
+        ("s8", "dns-miss", Part::DnsMiss),
+        ("s8", "dns-tcp", Part::DnsTcp),
+        ("s10", "start-rules", Part::StartRules),
+        ("s10", "start-source", Part::StartSource),
+        ("s10", "start-big", Part::StartBig),
     ];
 
     /// How many of `rounds` it takes part in: what waits for seconds or cannot vary runs less often.
     fn rounds(self, rounds: usize) -> usize {
         match self {
-            Part::Idle => rounds.min(2),
-            Part::Capacity | Part::Reload | Part::Emfile => rounds.min(1),
+            Part::Idle | Part::RulesIdle => rounds.min(2),
+            Part::Capacity | Part::Reload | Part::RulesReload | Part::Emfile => rounds.min(1),
             _ => rounds,
+        }
+    }
+
+    fn scenario(self) -> Scenario {
+        match self {
+            Part::Named => Scenario::Named,
+            Part::Rules | Part::RulesIdle | Part::RulesReload | Part::StartRules => {
+                Scenario::Rules(Stored::Binary)
+            }
+            Part::StartSource => Scenario::Rules(Stored::Source),
+            Part::DnsHit | Part::DnsMiss | Part::DnsTcp => Scenario::Dns,
+            Part::StartBig => Scenario::Big,
+            _ => Scenario::S1,
         }
     }
 }
 
 /// Settings of a run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Plan {
+    /// The command that asked for it.
+    pub(crate) command: String,
+    /// Files that the configurations name.
+    pub(crate) made: Fixtures,
     pub(crate) reference: Program,
     pub(crate) subject: Program,
     pub(crate) rounds: usize,
@@ -82,7 +124,7 @@ pub(crate) struct Measured {
 pub(crate) fn run(plan: &Plan) -> Result<Measured> {
     let mut measured = Measured::default();
     for round in 0..plan.rounds {
-        for (name, part) in Part::ALL {
+        for (_, name, part) in Part::ALL {
             if !plan.parts.contains(&part) || round >= part.rounds(plan.rounds) {
                 continue;
             }
@@ -134,10 +176,22 @@ impl Taken {
 }
 
 fn measure_part(plan: &Plan, program: &Program, part: Part) -> Result<Taken> {
-    if part == Part::Start {
-        return start(program);
+    let scenario = part.scenario();
+    let config = plan.made.config(scenario, None);
+    match part {
+        Part::Start => return start(program, &config, ["start", "start_cpu", "check"]),
+        Part::StartRules => {
+            return start(program, &config, ["start_srs", "start_srs_cpu", "check_srs"]);
+        }
+        Part::StartSource => {
+            return start(program, &config, ["start_src", "start_src_cpu", "check_src"]);
+        }
+        Part::StartBig => {
+            return start(program, &config, ["start_big", "start_big_cpu", "check_big"]);
+        }
+        _ => {}
     }
-    let mut proxy = program.start()?;
+    let mut proxy = program.start(&config)?;
     let addr = Some(proxy.addr);
     let window = |proxy: &Proxy, load: Result<Box<dyn Load>>| -> Result<Sample> {
         proxy.context(load.and_then(|mut load| measure(&mut *load, Some(proxy), plan.timing)))
@@ -154,7 +208,7 @@ fn measure_part(plan: &Plan, program: &Program, part: Part) -> Result<Taken> {
             sampled(&s, [("up_cpu", s.cpu), ("up_rate", s.rate)])
         }
         Part::Conn => {
-            let s = window(&proxy, Connections::open(addr).map(|load| Box::new(load) as _))?;
+            let s = window(&proxy, Connections::open(addr, None).map(|load| Box::new(load) as _))?;
             sampled(
                 &s,
                 [
@@ -193,9 +247,69 @@ fn measure_part(plan: &Plan, program: &Program, part: Part) -> Result<Taken> {
             ])
         }
         Part::Capacity => Taken::of([("capacity", idle::capacity(&proxy, 9000)?)]),
-        Part::Start => Taken::default(),
+        Part::Start | Part::StartRules | Part::StartSource | Part::StartBig => Taken::default(),
+        Part::Named => {
+            let load = Connections::open(addr, Some(ORIGIN)).map(|load| Box::new(load) as _);
+            let s = window(&proxy, load)?;
+            sampled(&s, [("named_cpu", s.cpu), ("named_rate", s.rate), ("named_lost", s.lost)])
+        }
+        Part::Rules => {
+            let load = Connections::open(addr, Some(ORIGIN)).map(|load| Box::new(load) as _);
+            let s = window(&proxy, load)?;
+            sampled(&s, [("rules_cpu", s.cpu), ("rules_rate", s.rate), ("rules_lost", s.lost)])
+        }
+        Part::RulesIdle => {
+            let with = proxy.rss();
+            proxy.alive()?;
+            drop(proxy);
+            let without = program.start(&plan.made.config(Scenario::Named, None))?;
+            return Ok(Taken::of([("rules_rss", with), ("rules_more", with - without.rss())]));
+        }
+        Part::RulesReload => {
+            let config = |number| plan.made.config(scenario, Some(number));
+            let reloads = reload::measure(&mut proxy, 20, config);
+            let reloads = proxy.context(reloads)?;
+            Taken::of([
+                ("rules_dropped", reloads.dropped),
+                ("rules_refused", reloads.refused),
+                ("rules_gap", reloads.gap),
+                ("rules_growth", reloads.growth),
+            ])
+        }
+        Part::DnsHit => {
+            let load = Queries::open(proxy.addr, Ask::Known).map(|load| Box::new(load) as _);
+            let s = window(&proxy, load)?;
+            sampled(
+                &s,
+                [
+                    ("hit_rate", s.rate),
+                    ("hit_cpu", s.cpu),
+                    ("hit_p99", s.p99),
+                    ("hit_lost", s.lost),
+                ],
+            )
+        }
+        Part::DnsMiss => {
+            let load = Queries::open(proxy.addr, Ask::Fresh).map(|load| Box::new(load) as _);
+            let s = window(&proxy, load)?;
+            sampled(
+                &s,
+                [
+                    ("miss_rate", s.rate),
+                    ("miss_cpu", s.cpu),
+                    ("miss_p99", s.p99),
+                    ("miss_lost", s.lost),
+                ],
+            )
+        }
+        Part::DnsTcp => {
+            let load = Queries::open(proxy.addr, Ask::KnownTcp).map(|load| Box::new(load) as _);
+            let s = window(&proxy, load)?;
+            sampled(&s, [("tcp_rate", s.rate), ("tcp_cpu", s.cpu), ("tcp_p99", s.p99)])
+        }
         Part::Reload => {
-            let reloads = reload::measure(&mut proxy, 20);
+            let config = |number| plan.made.config(scenario, Some(number));
+            let reloads = reload::measure(&mut proxy, 20, config);
             let reloads = proxy.context(reloads)?;
             Taken::of([
                 ("reload_dropped", reloads.dropped),
@@ -227,15 +341,15 @@ fn sampled<const N: usize>(sample: &Sample, figures: [(&'static str, f64); N]) -
     Taken { figures: figures.to_vec(), own_share, disturbed }
 }
 
-/// Five starts and five checks. They are pushed one by one, so that the spread is seen.
-fn start(program: &Program) -> Result<Taken> {
+/// Three starts and three checks. They are pushed one by one, so that the spread is seen.
+fn start(program: &Program, config: &Value, keys: [&'static str; 3]) -> Result<Taken> {
     let mut taken = Taken::of([]);
-    for _ in 0..5 {
-        let proxy = program.start()?;
-        taken.figures.push(("start", proxy.started_in.as_secs_f64()));
-        taken.figures.push(("start_cpu", proxy.start_cpu));
+    for _ in 0..3 {
+        let proxy = program.start(config)?;
+        taken.figures.push((keys[0], proxy.started_in.as_secs_f64()));
+        taken.figures.push((keys[1], proxy.start_cpu));
         drop(proxy);
-        taken.figures.push(("check", program.check()?));
+        taken.figures.push((keys[2], program.check(config)?));
     }
     Ok(taken)
 }
