@@ -11,6 +11,7 @@
 //! | [`flow`] | streams, packet batches, prefixed wrappers, buffers |
 //! | [`plugin`], [`component`] | what a protocol implements |
 //! | [`slot`], [`snapshot`], [`resolve`] | what connections read; late binding of tags |
+//! | [`state`] | what a restart should not forget |
 //! | [`dispatch`], [`serve`] | accept → route → connect → relay, in one task |
 //! | [`net`] | dialers and listeners with every shared dial and listen field |
 //! | [`relay`] | the per-byte path: splice, copy, UDP pump |
@@ -32,6 +33,7 @@ pub mod serve;
 pub mod session;
 pub mod slot;
 pub mod snapshot;
+pub mod state;
 pub mod supervise;
 pub mod vault;
 

@@ -10,9 +10,11 @@ use crate::{
     component::{Inject, Outbound},
     flow::Flow,
     ledger::Ledger,
+    net::monitor::Network,
     resolve::{DnsServer, Resolve},
     session::Session,
     slot::Slot,
+    state::SharedState,
     vault::Vault,
 };
 
@@ -27,6 +29,8 @@ pub struct Namespace {
     pub dns: HashMap<Tag, Arc<Slot<dyn DnsServer>>>,
     /// Where connections go that no rule decides, and dials that name no outbound.
     pub default_outbound: Option<Arc<Slot<dyn Outbound>>>,
+    /// What a restart should not forget.
+    pub state: SharedState,
 }
 
 /// Dial settings of the `route` object that every dialer falls back to.
@@ -131,9 +135,26 @@ pub struct Plane {
     pub vault: Vault,
     /// Live connections.
     pub ledger: Ledger,
+    /// Interfaces and default routes of this machine.
+    pub network: Network,
 }
 
 impl Plane {
+    /// A plane with that picture and nothing else.
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            vault: Vault::default(),
+            ledger: Ledger::default(),
+            network: Network::default(),
+        }
+    }
+
+    /// The state in force.
+    pub fn state(&self) -> SharedState {
+        self.snapshot.load().names.state.clone()
+    }
+
     /// The resolver in force.
     pub fn resolver(&self) -> Arc<dyn Resolve> {
         self.snapshot.load().resolver.clone()

@@ -133,27 +133,15 @@ impl SharedState {
                 return before.clone();
             }
             let memory = Memory::default();
-            memory.adopt(&**before);
+            adopt(&memory, &*before.0);
             return Self(Arc::new(memory));
         };
-        next.adopt(&**before);
+        adopt(&*next, &*before.0);
         Self(next)
     }
 }
 
-impl dyn State {
-    /// Takes over the choices of another state for groups of which nothing is known here.
-    fn adopt(&self, other: &dyn State) {
-        adopt(self, other);
-    }
-}
-
-impl Memory {
-    fn adopt(&self, other: &dyn State) {
-        adopt(self, other);
-    }
-}
-
+/// Takes over the choices of another state for groups of which nothing is known.
 fn adopt(into: &dyn State, other: &dyn State) {
     for (group, member) in other.choices() {
         if into.selected(&group).is_none() {

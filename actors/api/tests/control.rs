@@ -146,6 +146,7 @@ fn blueprint(components: Vec<Planned>) -> Blueprint {
         components,
         references: Vec::new(),
         default_outbound: Some("choice".into()),
+        state: None,
         assemble: Box::new(|_| {
             Ok(Assembly {
                 routes: Arc::new(Nothing),

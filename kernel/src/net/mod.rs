@@ -2,18 +2,20 @@
 //!
 //! * [`dial`] opens connections and datagram sockets for outbounds, DNS servers and services.
 //! * [`listen`] lends listening sockets from the [`Vault`](crate::vault::Vault).
+//! * [`monitor`] is what is known of interfaces and default routes.
 //! * [`udp`] turns UDP sockets into packet batches.
-//! * [`iface`] finds the network interface that leads to a destination.
 
 pub mod dial;
-pub mod iface;
 pub mod listen;
+pub mod monitor;
 mod netns;
 mod protect;
 mod sockopt;
 #[cfg(test)]
 pub(crate) mod testkit;
 pub mod udp;
+
+pub use sockopt::unacked;
 
 use std::{io, net::SocketAddr};
 

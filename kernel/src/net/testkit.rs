@@ -9,7 +9,6 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +17,6 @@ use crate::{
     component::{Dial, Incarnation, Outbound},
     error::DialError,
     flow::{BoxPacketIo, BoxStream, Flow},
-    ledger::Ledger,
     resolve::{DnsServer, ExchangeError, Lookup, Query, Resolve, ResolveError},
     session::Session,
     slot::Slot,
@@ -26,7 +24,6 @@ use crate::{
         Decision, Namespace, Plane, PreMatch, RouteDefaults, RouteError, RouteTable, Snapshot,
     },
     supervise::Pulse,
-    vault::Vault,
 };
 
 /// Whether privileged tests can run; says loudly when not.
@@ -160,11 +157,7 @@ impl Kit {
             resolver: Arc::new(Table { names: table, asked: self.asked.clone() }),
             defaults: self.defaults.clone(),
         };
-        let plane = Plane {
-            snapshot: ArcSwap::from_pointee(snapshot),
-            vault: Vault::default(),
-            ledger: Ledger::default(),
-        };
+        let plane = Plane::new(snapshot);
         BuildCx {
             me,
             cancel: CancellationToken::new(),

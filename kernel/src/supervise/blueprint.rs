@@ -8,6 +8,7 @@ use crate::{
     plugin::start_rank,
     resolve::Resolve,
     snapshot::{Namespace, RouteDefaults, RouteTable},
+    state::OpenState,
 };
 
 /// Identity of a component across reloads: its kind and its tag. An untagged component is known by
@@ -137,6 +138,8 @@ pub struct Blueprint {
     pub references: Vec<(crate::component::Dep, String)>,
     /// Where unrouted connections go.
     pub default_outbound: Option<Tag>,
+    /// Opens the state that outlives the process; `None` to remember things in memory only.
+    pub state: Option<OpenState>,
     /// Builds rules and resolver.
     pub assemble: Assemble,
     /// Settings of the kernel.

@@ -21,6 +21,7 @@ use crate::{
     plugin::start_rank,
     slot::Slot,
     snapshot::{Namespace, Plane, Snapshot},
+    state::{OpenState, SharedState, State},
 };
 
 /// Canonical text of the shared parts of a configuration.
@@ -154,7 +155,7 @@ fn failed(generation: u64, why: String) -> ReloadReport {
 pub(super) async fn apply(
     plane: &Arc<Plane>,
     supervisor: &ActorRef<Message>,
-    blueprint: Blueprint,
+    mut blueprint: Blueprint,
     before: &Shared,
     boot: bool,
 ) -> (ReloadReport, Option<Shared>) {
@@ -168,12 +169,20 @@ pub(super) async fn apply(
         return (failed(generation, "the supervisor does not answer".to_owned()), None);
     };
     let plan = plan::plan(&running, &blueprint.components);
-    let names = Arc::new(namespace(&plane.snapshot.load().names, &blueprint));
+    let strict = blueprint.settings.strict || !boot;
+    let state = match open(blueprint.state.take()).await {
+        Ok(state) => state,
+        Err(why) if strict => return (failed(generation, why), None),
+        Err(why) => {
+            error!("{why}; going on without it: choices end with this process");
+            None
+        }
+    };
+    let names = Arc::new(namespace(&plane.snapshot.load().names, &blueprint, state));
     let assembly = match (blueprint.assemble)(&names) {
         Ok(assembly) => assembly,
         Err(error) => return (failed(generation, error.to_string()), None),
     };
-    let strict = blueprint.settings.strict || !boot;
     let wanted: Vec<_> = plan
         .steps
         .iter()
@@ -250,6 +259,16 @@ pub(super) async fn apply(
     (report, Some(blueprint.shared))
 }
 
+/// Opens the state that a configuration asks for, on a thread that may block.
+async fn open(state: Option<OpenState>) -> Result<Option<Arc<dyn State>>, String> {
+    let Some(open) = state else { return Ok(None) };
+    match tokio::task::spawn_blocking(open).await {
+        Ok(Ok(state)) => Ok(Some(state)),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(panic) => Err(format!("opening the cache file: {panic}")),
+    }
+}
+
 /// Builds instances side by side. With `strict` the first failure ends it.
 async fn warm_all(
     plane: &Arc<Plane>,
@@ -309,14 +328,19 @@ fn changed(before: &Shared, after: &Shared) -> Vec<&'static str> {
 
 /// The slots of a generation: those of the one before where the tag is the same, so that whoever
 /// holds a slot sees the new instance.
-fn namespace(before: &Namespace, blueprint: &Blueprint) -> Namespace {
+fn namespace(
+    before: &Namespace,
+    blueprint: &Blueprint,
+    state: Option<Arc<dyn State>>,
+) -> Namespace {
     fn slot<T: ?Sized>(
         old: &HashMap<crate::Tag, Arc<Slot<T>>>,
         tag: &crate::Tag,
     ) -> (crate::Tag, Arc<Slot<T>>) {
         (tag.clone(), old.get(tag).cloned().unwrap_or_else(|| Slot::new(tag.clone())))
     }
-    let mut names = Namespace::default();
+    let mut names =
+        Namespace { state: SharedState::follow(&before.state, state), ..Namespace::default() };
     for planned in &blueprint.components {
         let tag = &planned.id.tag;
         if matches!(planned.id.kind, Kind::Outbound | Kind::Endpoint) {

@@ -4,7 +4,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent, rpc::CallResult};
 use tokio::sync::watch;
 
@@ -88,11 +87,7 @@ impl Actor for Root {
 /// # Errors
 /// See [`BootError`]. Components that cannot start are no error unless the settings are strict.
 pub async fn boot(loader: Loader, observer: Observer) -> Result<(Handle, ReloadReport), BootError> {
-    let plane = Arc::new(Plane {
-        snapshot: ArcSwap::from_pointee(empty()),
-        vault: Default::default(),
-        ledger: Default::default(),
-    });
+    let plane = Arc::new(Plane::new(empty()));
     let (sender, fault) = watch::channel(None);
     let kernel = |error: ractor::SpawnErr| BootError::Kernel(error.to_string());
     let (root, _) = Root::spawn(None, Root(sender), ()).await.map_err(kernel)?;

@@ -230,6 +230,7 @@ impl File {
                 components,
                 references: Vec::new(),
                 default_outbound: None,
+                state: None,
                 assemble: Box::new(|_| {
                     Ok(Assembly {
                         routes: Arc::new(NoRules),

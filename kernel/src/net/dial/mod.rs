@@ -69,7 +69,7 @@ impl Dialer {
         validate(options)?;
         let own = settings::resolver(options, cx, &setup)?;
         let via = if options.detour.is_empty() {
-            Via::Sockets(Settings::new(options, &setup)?)
+            Via::Sockets(Settings::new(options, &setup, cx.plane.network.clone())?)
         } else {
             let slot = cx.names.outbounds.get(options.detour.as_str());
             Via::Detour(slot.cloned().ok_or_else(|| {

@@ -18,7 +18,7 @@ use crate::{
     BuildCx, BuildError,
     addr::Host,
     component::{Dep, Deps},
-    net::zone_index,
+    net::{monitor::Network, zone_index},
     resolve::Strategy,
     snapshot::DomainResolver,
 };
@@ -71,10 +71,16 @@ pub(super) struct Settings {
     pub(super) fast_open: bool,
     pub(super) multi_path: bool,
     pub(super) udp_fragment: bool,
+    /// Tells the interface that `auto_detect_interface` binds to.
+    pub(super) network: Network,
 }
 
 impl Settings {
-    pub(super) fn new(options: &DialOptions, setup: &Setup<'_>) -> Result<Self, BuildError> {
+    pub(super) fn new(
+        options: &DialOptions,
+        setup: &Setup<'_>,
+        network: Network,
+    ) -> Result<Self, BuildError> {
         let text = |s: &str| (!s.is_empty()).then(|| Box::<str>::from(s));
         Ok(Self {
             interface: text(&options.bind_interface),
@@ -96,6 +102,7 @@ impl Settings {
             fast_open: options.tcp_fast_open,
             multi_path: options.tcp_multi_path,
             udp_fragment: options.udp_fragment.unwrap_or(setup.udp_fragment),
+            network,
         })
     }
 }

@@ -14,7 +14,7 @@ use super::{lazy::FastOpen, settings::Settings};
 use crate::{
     error::DialError,
     flow::BoxStream,
-    net::{dial_error, iface, netns, protect, socket_error, sockopt},
+    net::{dial_error, netns, protect, socket_error, sockopt},
     snapshot::RouteDefaults,
 };
 
@@ -221,8 +221,9 @@ impl Settings {
         } else if let Some(name) = self.interface.as_deref().or(defaults.interface.as_deref()) {
             socket.bind_device(Some(name.as_bytes())).map_err(|e| on_interface(name, &e))?;
         } else if defaults.auto_detect_interface && !placed && self.netns.is_none() {
-            let name = iface::toward(to)?;
-            socket.bind_device(Some(name.as_bytes())).map_err(|e| on_interface(&name, &e))?;
+            let network = self.network.now();
+            let (_, name) = network.toward(to).map_err(io::Error::other)?;
+            socket.bind_device(Some(name.as_bytes())).map_err(|e| on_interface(name, &e))?;
         }
         match self.mark.or(defaults.mark) {
             Some(mark) => socket.set_mark(mark),

@@ -10,6 +10,7 @@ use crosspoint_kernel::component::{
 use crosspoint_kernel::flow::{BoxPacketIo, BoxStream};
 use crosspoint_kernel::session::Network;
 use crosspoint_kernel::slot::Slot;
+use crosspoint_kernel::snapshot::Plane;
 use crosspoint_kernel::{BoxFuture, BuildError, DialError, Kind, Plugin, Tag};
 use crosspoint_schema::decode::{Map, Options as _};
 use crosspoint_schema::{ConfigError, RawOptions};
@@ -17,7 +18,7 @@ use parking_lot::Mutex;
 use tracing::info;
 
 pub use self::options::SelectorOptions;
-use crate::group::{Interrupt, Members, choices, ending_packets, ending_stream, supports};
+use crate::group::{Interrupt, Members, ending_packets, ending_stream, supports};
 use crate::spec::{at_start, done};
 
 inventory::submit! {
@@ -73,7 +74,7 @@ impl Spec for SelectorSpec {
     fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
         Box::pin(async move {
             let members = Members::find(&self.options.outbounds, &cx)?;
-            let remembered = if self.named { choices().load(&cx.me.tag) } else { None };
+            let remembered = if self.named { cx.names.state.selected(&cx.me.tag) } else { None };
             let start = remembered.as_deref().and_then(|tag| members.by_tag(tag));
             let Some(start) = start.or_else(|| first(&members, &self.options)).cloned() else {
                 return Err(BuildError::options("missing tags"));
@@ -83,6 +84,7 @@ impl Spec for SelectorSpec {
                 named: self.named,
                 members,
                 interrupt: Interrupt::new(&cx),
+                plane: cx.plane.clone(),
                 state: Mutex::new(State {
                     selected: start,
                     clients: self.options.interrupt_exist_connections,
@@ -120,6 +122,8 @@ struct Selector {
     named: bool,
     members: Members,
     interrupt: Interrupt,
+    /// Knows where choices are remembered.
+    plane: Arc<Plane>,
     state: Mutex<State>,
 }
 
@@ -181,7 +185,7 @@ impl Group for Selector {
     fn select(&self, tag: &str) -> bool {
         let Some(slot) = self.members.by_tag(tag) else { return false };
         if self.named {
-            choices().store(&self.tag, tag);
+            self.plane.state().select(&self.tag, tag);
         }
         self.switch(slot);
         true
@@ -202,7 +206,8 @@ impl Control for Handle {
         };
         self.selector.state.lock().clients = next.options.interrupt_exist_connections;
         // A choice that somebody made stays; only the start value has changed.
-        let chosen = self.selector.named && choices().load(&self.selector.tag).is_some();
+        let remembered = || self.selector.plane.state().selected(&self.selector.tag);
+        let chosen = self.selector.named && remembered().is_some();
         if next.options.default != self.spec.options.default
             && !chosen
             && let Some(slot) = first(&self.selector.members, &next.options)

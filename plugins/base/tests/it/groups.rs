@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crosspoint_base::group::{choices, history};
+use crosspoint_base::group::history;
 use crosspoint_kernel::Kind;
 use crosspoint_kernel::addr::Target;
 use crosspoint_kernel::component::Dial;
@@ -65,7 +65,7 @@ async fn a_selector_switches_and_cuts() {
     // A new instance finds the choice again.
     world.build(Kind::Outbound, &lenient).await.unwrap();
     assert_eq!(selected(&world, "sel-cut"), "two");
-    assert_eq!(choices().load("sel-cut").as_deref(), Some("two"));
+    assert_eq!(world.plane.state().selected("sel-cut").as_deref(), Some("two"));
 }
 
 #[tokio::test]

@@ -4,10 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
 use crosspoint_kernel::component::{BuildCx, Component, Control, Incarnation, Spec};
 use crosspoint_kernel::flow::Flow;
-use crosspoint_kernel::ledger::Ledger;
 use crosspoint_kernel::plugin::registry;
 use crosspoint_kernel::resolve::{Lookup, Resolve, ResolveError};
 use crosspoint_kernel::session::Session;
@@ -16,7 +14,6 @@ use crosspoint_kernel::snapshot::{
     Decision, Namespace, Plane, PreMatch, RouteDefaults, RouteError, RouteTable, Snapshot,
 };
 use crosspoint_kernel::supervise::Pulse;
-use crosspoint_kernel::vault::Vault;
 use crosspoint_kernel::{BoxFuture, Kind, Tag};
 use crosspoint_schema::decode::{Context, Cursor};
 use crosspoint_schema::{ConfigError, RawComponent, json};
@@ -140,11 +137,7 @@ impl World {
             resolver: Arc::new(Names),
             defaults: RouteDefaults::default(),
         };
-        let plane = Plane {
-            snapshot: ArcSwap::from_pointee(snapshot),
-            vault: Vault::default(),
-            ledger: Ledger::default(),
-        };
+        let plane = Plane::new(snapshot);
         let mut world = Self { plane: Arc::new(plane), routes, names, components: Vec::new() };
         let all = outbounds
             .iter()

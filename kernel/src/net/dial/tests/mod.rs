@@ -15,7 +15,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::{
     addr::Target,
-    net::testkit::{Kit, Netns, privileged},
+    net::{
+        monitor::{self, DefaultRoute, NetworkState},
+        testkit::{Kit, Netns, privileged},
+    },
     session::{Network, Session},
     snapshot::RouteDefaults,
 };
@@ -49,7 +52,7 @@ fn dialer(options: DialOptions) -> Dialer {
 }
 
 fn settings(options: &DialOptions) -> Settings {
-    Settings::new(options, &Setup::default()).unwrap()
+    Settings::new(options, &Setup::default(), monitor::Network::default()).unwrap()
 }
 
 fn none() -> RouteDefaults {
@@ -229,21 +232,23 @@ async fn the_interface_is_bound_except_for_loopback() {
 #[tokio::test]
 async fn the_interface_of_the_route_is_detected() {
     let auto = RouteDefaults { auto_detect_interface: true, ..none() };
+    let network = monitor::Network::default();
     let device = |to: &str, options: &DialOptions| {
-        let socket = settings(options).tcp_socket(addr(to), &auto, Protocol::TCP);
+        let settings = Settings { network: network.clone(), ..settings(options) };
+        let socket = settings.tcp_socket(addr(to), &auto, Protocol::TCP);
         socket.map(|s| s.device().unwrap().map(|name| String::from_utf8(name).unwrap()))
     };
     let plain = DialOptions::default();
     assert_eq!(device("127.0.0.1:1", &plain).unwrap(), None);
-    match crate::net::iface::Routes::read().unwrap().default_interface() {
-        Some(name) => assert_eq!(device("203.0.113.1:1", &plain).unwrap().as_deref(), Some(name)),
-        None => {
-            assert_eq!(
-                device("203.0.113.1:1", &plain).unwrap_err().to_string(),
-                "no route to internet"
-            );
-        }
-    }
+    let error = device("203.0.113.1:1", &plain).unwrap_err();
+    assert_eq!(error.to_string(), "no route to internet");
+    // The next dial sees what was published in between.
+    let route = |name: &str| Some(DefaultRoute { index: 1, name: name.into() });
+    network.publish(NetworkState { default4: route("lo"), ..NetworkState::default() });
+    assert_eq!(device("203.0.113.1:1", &plain).unwrap().as_deref(), Some("lo"));
+    network.publish(NetworkState { default4: route("none0"), ..NetworkState::default() });
+    let error = device("203.0.113.1:1", &plain).unwrap_err();
+    assert_eq!(error.to_string(), "bind to interface none0: no such device");
     // A local address says where to go already.
     let bind = Some(Ipv4Addr::LOCALHOST.into());
     let bound = DialOptions { inet4_bind_address: bind, ..Default::default() };
