@@ -72,7 +72,7 @@ impl Dispatch {
         let outcome =
             unless_cut(&entry, Box::pin(self.set_up(&mut session, &mut flow, &entry))).await;
         if let Ok(Way::Dns(snapshot)) = outcome {
-            return Box::pin(serve_dns(&session, flow, &entry, &snapshot)).await;
+            return Box::pin(serve_dns(&session, flow, &entry, &snapshot, &self.plane)).await;
         }
         let Session { id, inbound, target, started, udp, protocol, .. } = *session;
         let age = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -132,11 +132,8 @@ impl Dispatch {
                 Decision::Reject(how) => return Err(Refused::Rule(how)),
             }
         };
-        let dial = Dial {
-            session: Some(session),
-            entry: Some(entry),
-            ..Dial::internal(&session.target)
-        };
+        let dial =
+            Dial { session: Some(session), entry: Some(entry), ..Dial::internal(&session.target) };
         let out = match flow {
             Flow::Stream(_) => slot.connect(dial).await.map(Flow::Stream),
             Flow::Packet(_) => slot.associate(dial).await.map(Flow::Packet),
@@ -170,10 +167,16 @@ impl Dispatch {
 }
 
 /// Answers a client's DNS queries ourselves.
-async fn serve_dns(session: &Session, mut flow: Flow, entry: &Entry, snapshot: &Snapshot) {
+async fn serve_dns(
+    session: &Session,
+    mut flow: Flow,
+    entry: &Entry,
+    snapshot: &Snapshot,
+    plane: &Plane,
+) {
     let serve = async {
         let served = match answer(&mut flow, Ok(None)).await {
-            Ok(()) => snapshot.resolver.serve(session, flow).await,
+            Ok(()) => snapshot.resolver.serve(session, flow, plane).await,
             Err(error) => Err(error),
         };
         served.map_err(|error| Refused::Dial(DialError::from_io(&error, Side::Local)))

@@ -4,7 +4,7 @@ use std::{io, net::IpAddr, sync::Arc};
 
 use crosspoint_schema::decode::Prefix;
 
-use crate::{BoxFuture, Tag, error::DialError, flow::Flow, session::Session};
+use crate::{BoxFuture, Tag, error::DialError, flow::Flow, session::Session, snapshot::Plane};
 
 /// Which address families are wanted, and in which order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -179,9 +179,22 @@ pub trait Resolve: Send + Sync + 'static {
         Box::pin(std::future::ready(Err(failed)))
     }
 
-    /// Answers the DNS queries of a connection until it ends (rule action `hijack-dns`).
-    fn serve<'a>(&'a self, session: &'a Session, flow: Flow) -> BoxFuture<'a, io::Result<()>> {
-        let _ = (session, flow);
+    /// As [`Resolve::exchange`], if the answer is at hand and nothing about the connection can change it: appends
+    /// it to `out` and returns true. Never waits; the busy path of everything that answers DNS.
+    fn exchange_now(&self, ask: Ask<'_>, out: &mut Vec<u8>) -> bool {
+        let _ = (ask, out);
+        false
+    }
+
+    /// Answers the DNS queries of a connection until it ends (rule action `hijack-dns`). Each query goes to the
+    /// resolver that `plane` has at that moment, so that a reload holds for connections that are open.
+    fn serve<'a>(
+        &'a self,
+        session: &'a Session,
+        flow: Flow,
+        plane: &'a Plane,
+    ) -> BoxFuture<'a, io::Result<()>> {
+        let _ = (session, flow, plane);
         Box::pin(std::future::ready(Err(io::Error::other("no resolver"))))
     }
 
