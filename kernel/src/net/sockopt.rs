@@ -101,6 +101,18 @@ pub(crate) fn nodelay(fd: impl AsFd) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_nodelay(true)
 }
 
+/// Bytes that were written to a TCP socket and that the peer has not acknowledged yet, be they sent or waiting.
+///
+/// # Errors
+/// The system does not tell.
+pub fn unacked(fd: impl AsFd) -> io::Result<u32> {
+    let mut left: libc::c_int = 0;
+    // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel writes one `int`
+    // (`SIOCOUTQ`, which has the number of `TIOCOUTQ`; tcp(7)).
+    let rc = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
+    if rc == 0 { Ok(u32::try_from(left).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Length of the queue of fast-open requests.
 const FASTOPEN_QUEUE: i32 = 4096;
 
