@@ -1,0 +1,194 @@
+//! Encrypted Client Hello at the client (RFC 9849): where its configuration comes from, and what to do when the
+//! server wants another one.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crosspoint_kernel::{
+    resolve::{Ask, Trail},
+    snapshot::Plane,
+};
+use crosspoint_schema::options::EchOutOptions;
+use hickory_proto::{
+    op::{Message, Query, ResponseCode},
+    rr::{Name, RData, RecordType, rdata::svcb::SvcParamValue},
+};
+use parking_lot::Mutex;
+use rustls::{
+    ClientConfig, Error, PeerIncompatible,
+    client::EchConfig,
+    crypto::aws_lc_rs::hpke::ALL_SUPPORTED_SUITES,
+    internal::msgs::codec::Codec as _,
+    pki_types::{EchConfigListBytes, ServerName},
+};
+
+use crate::{HandshakeError, TlsError, client::Recipe, pem};
+
+/// Label of configurations in PEM.
+const LABEL: &str = "ECH CONFIGS";
+
+/// Shortest time that a configuration of the DNS is kept: handshakes in a burst share one lookup.
+const MIN_TTL: Duration = Duration::from_secs(1);
+
+/// Longest time that one is kept.
+const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Where configurations come from.
+enum Source {
+    /// The options.
+    Options(Vec<u8>),
+    /// The HTTPS record of that name.
+    Dns(Name, Option<Arc<Plane>>),
+}
+
+/// A configuration in use.
+struct Current {
+    config: Arc<ClientConfig>,
+    /// `None`: it came with the options, or from the server.
+    until: Option<Instant>,
+}
+
+/// ECH of one client.
+pub(crate) struct Ech {
+    source: Source,
+    current: Mutex<Option<Current>>,
+    /// One lookup at a time; the others wait for its outcome.
+    looking: tokio::sync::Mutex<()>,
+}
+
+impl Ech {
+    pub(crate) fn new(
+        options: &EchOutOptions,
+        name: &ServerName<'_>,
+        plane: Option<Arc<Plane>>,
+    ) -> Result<Self, TlsError> {
+        let given = pem::text("read ECH config", &options.config, &options.config_path)?;
+        let source = match given.filter(|pem| !pem.is_empty()) {
+            Some(pem) => {
+                let list = pem::block(&pem, LABEL);
+                Source::Options(list.ok_or_else(|| TlsError::options("invalid ECH configs pem"))?)
+            }
+            None => {
+                let ServerName::DnsName(name) = name else {
+                    let why = "ECH without a configuration needs a domain as server_name";
+                    return Err(TlsError::options(why));
+                };
+                let name = Name::from_ascii(format!("{}.", name.as_ref()))
+                    .map_err(|error| TlsError::options(format_args!("server_name: {error}")))?;
+                Source::Dns(name, plane)
+            }
+        };
+        Ok(Self { source, current: Mutex::new(None), looking: tokio::sync::Mutex::new(()) })
+    }
+
+    /// Finds out whether a configuration of the options can be used.
+    pub(crate) fn check(&self, recipe: &Recipe) -> Result<(), TlsError> {
+        if let Source::Options(list) = &self.source {
+            let config = Arc::new(recipe.with_ech(usable(list)?)?);
+            *self.current.lock() = Some(Current { config, until: None });
+        }
+        Ok(())
+    }
+
+    /// The configuration for the next handshake.
+    pub(crate) async fn config(
+        &self,
+        recipe: &Recipe,
+        trail: &Trail,
+    ) -> Result<Arc<ClientConfig>, HandshakeError> {
+        if let Some(config) = self.fresh() {
+            return Ok(config);
+        }
+        let Source::Dns(name, plane) = &self.source else {
+            return Err(HandshakeError::other("no ECH configuration"));
+        };
+        let _turn = self.looking.lock().await;
+        if let Some(config) = self.fresh() {
+            return Ok(config);
+        }
+        let failed = |why: &dyn std::fmt::Display| {
+            HandshakeError::other(format_args!("fetch ECH config list: {why}"))
+        };
+        let plane = plane.as_ref().ok_or_else(|| failed(&"no resolver"))?;
+        let query = question(name).map_err(|error| failed(&error))?;
+        let answer = plane
+            .resolver()
+            .exchange(Ask { trail, ..Ask::new(&query) })
+            .await
+            .map_err(|error| failed(&error))?;
+        let (list, ttl) = in_answer(&answer).map_err(|why| failed(&why))?;
+        let config = usable(&list).and_then(|ech| recipe.with_ech(ech));
+        let config = Arc::new(config.map_err(|error| failed(&error))?);
+        let until = Some(Instant::now() + ttl.clamp(MIN_TTL, MAX_TTL));
+        *self.current.lock() = Some(Current { config: config.clone(), until });
+        Ok(config)
+    }
+
+    fn fresh(&self) -> Option<Arc<ClientConfig>> {
+        let current = self.current.lock();
+        let current = current.as_ref()?;
+        let fresh = current.until.is_none_or(|until| until > Instant::now());
+        fresh.then(|| current.config.clone())
+    }
+
+    /// Takes over what a server that rejects ECH says it wants instead (RFC 9849 §6.1.6; the library has checked
+    /// that the server may speak for the public name). Whether another attempt has a chance.
+    pub(crate) fn rejected(&self, recipe: &Recipe, error: &Error) -> bool {
+        let Error::PeerIncompatible(PeerIncompatible::ServerRejectedEncryptedClientHello(retry)) =
+            error
+        else {
+            return false;
+        };
+        let mut current = self.current.lock();
+        let until = current.as_ref().and_then(|current| current.until);
+        let fresh = retry.as_ref().and_then(|list| {
+            let config = usable(&list.get_encoding()).and_then(|ech| recipe.with_ech(ech)).ok()?;
+            Some(Current { config: Arc::new(config), until })
+        });
+        match fresh {
+            Some(fresh) => {
+                *current = Some(fresh);
+                true
+            }
+            None => {
+                // The DNS may know better by now; the options never will.
+                if matches!(self.source, Source::Dns(..)) {
+                    *current = None;
+                }
+                false
+            }
+        }
+    }
+}
+
+/// The first configuration of a list that we can use.
+fn usable(list: &[u8]) -> Result<EchConfig, TlsError> {
+    EchConfig::new(EchConfigListBytes::from(list), ALL_SUPPORTED_SUITES)
+        .map_err(|error| TlsError::options(format_args!("ECH config: {error}")))
+}
+
+fn question(name: &Name) -> Result<Vec<u8>, hickory_proto::ProtoError> {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(name.clone(), RecordType::HTTPS));
+    message.to_vec()
+}
+
+/// The configuration list in an answer, and how long it may be kept.
+fn in_answer(message: &[u8]) -> Result<(Vec<u8>, Duration), String> {
+    let message = Message::from_vec(message).map_err(|error| error.to_string())?;
+    if message.metadata.response_code != ResponseCode::NoError {
+        return Err(message.metadata.response_code.to_string());
+    }
+    for record in &message.answers {
+        let RData::HTTPS(service) = &record.data else { continue };
+        for (_, value) in &service.svc_params {
+            if let SvcParamValue::EchConfigList(list) = value {
+                return Ok((list.0.clone(), Duration::from_secs(record.ttl.into())));
+            }
+        }
+    }
+    Err("no ECH config found in DNS records".to_owned())
+}
