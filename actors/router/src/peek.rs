@@ -18,18 +18,15 @@ use crosspoint_kernel::{
     session::Session,
     snapshot::RouteError,
 };
+use crosspoint_rules::is_domain_name;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     time::{Instant, timeout, timeout_at},
 };
 use tracing::debug;
 
-use crate::{
-    names::is_domain_name,
-    sniff::{
-        self, DEFAULT_TIMEOUT, History, Outcome, PacketSniffer, Sniffed, Sniffer,
-        server_speaks_first,
-    },
+use crate::sniff::{
+    self, DEFAULT_TIMEOUT, History, Outcome, PacketSniffer, Sniffed, Sniffer, server_speaks_first,
 };
 
 /// Compatibility switch: a DNS message that is no query ends the sniffing of datagrams, as in the

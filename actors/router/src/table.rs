@@ -12,19 +12,16 @@ use crosspoint_kernel::{
     slot::Slot,
     snapshot::{Decision, Namespace, PreMatch, RouteError, RouteTable, Snapshot},
 };
+use crosspoint_rules::{Facts, Index, RuleSets, is_domain_name};
 use crosspoint_schema::{Config, ConfigError, options::RouteOptions};
 use tracing::{debug, info};
 
 use crate::{
     action::{Action, Options},
     compile::{self, Compiled, Entry},
-    device::Device,
-    index::Index,
-    names::is_domain_name,
     nat::{Mapped, Mapping},
     peek::{DNS_ENDS_SNIFFING, Gone, Peek, Sniff},
     process::{FindError, Finder},
-    rule::Cx,
 };
 
 /// Compiled route rules; immutable, cheap to clone.
@@ -32,24 +29,43 @@ use crate::{
 pub struct Rules(Arc<Table>);
 
 impl Rules {
-    /// Compiles `route`, which is that of `config` or a default one.
+    /// Compiles `route`, which is that of `config` or a default one, to rules that refer to `sets`.
     ///
     /// # Errors
     /// What the reference refuses when it makes its router, in its words, and what this build does not have.
-    pub fn compile(route: &RouteOptions, config: &Config) -> Result<Self, ConfigError> {
-        let Compiled { entries, find_process, references } = compile::compile(route, config)?;
-        let index = Index::new(&entries);
-        let device = Device::default();
+    pub fn compile(
+        route: &RouteOptions,
+        config: &Config,
+        sets: &RuleSets,
+    ) -> Result<Self, ConfigError> {
+        let Compiled { entries, find_process, references, missing_rule_set } =
+            compile::compile(route, config, sets)?;
+        let index = Index::new(entries.iter().map(|entry| &entry.rule));
         let own = config.crosspoint.as_ref();
         let dns_ends_sniffing =
             own.is_some_and(|own| own.compat.iter().any(|name| name == DNS_ENDS_SNIFFING));
-        let table = Table { entries, index, find_process, references, device, dns_ends_sniffing };
+        let sets = sets.clone();
+        let table = Table {
+            entries,
+            index,
+            find_process,
+            sets,
+            references,
+            missing_rule_set,
+            dns_ends_sniffing,
+        };
         Ok(Self(Arc::new(table)))
     }
 
     /// Every tag that the rules refer to, with its JSON path, for planning to refuse what does not exist.
     pub fn references(&self) -> Vec<(Dep, String)> {
         self.0.references.clone()
+    }
+
+    /// The error for the first rule that refers to a rule-set which does not exist. The reference finds it at start,
+    /// after outbounds, DNS servers and DNS rules.
+    pub fn missing_rule_set(&self) -> Option<ConfigError> {
+        self.0.missing_rule_set.clone()
     }
 
     /// The route table of a generation. Tags are looked up in the snapshot that a connection routes with.
@@ -68,9 +84,17 @@ struct Table {
     entries: Vec<Entry>,
     index: Index,
     find_process: bool,
+    sets: RuleSets,
     references: Vec<(Dep, String)>,
-    device: Device,
+    missing_rule_set: Option<ConfigError>,
     dns_ends_sniffing: bool,
+}
+
+impl Table {
+    /// Whether the process behind a connection has to be found first. Rule-sets may want it, too.
+    fn find_process(&self) -> bool {
+        self.find_process || self.sets.iter().any(|slot| slot.needs_process())
+    }
 }
 
 /// Where one connection stands in the rules.
@@ -128,7 +152,7 @@ impl Run {
                     if let Some(error) = removed_feature(session) {
                         return Step::Done(Err(RouteError(error.to_owned())));
                     }
-                    if table.find_process && session.process.is_none() && !self.pre_match {
+                    if !self.pre_match && session.process.is_none() && table.find_process() {
                         return Step::FindProcess;
                     }
                 }
@@ -172,7 +196,7 @@ impl Run {
                 return Step::Done(default_outbound(session, names));
             };
             self.next = at + 1;
-            if self.pre_match && entry.needs_process && session.process.is_none() {
+            if self.pre_match && session.process.is_none() && entry.needs_process() {
                 return Step::Unknown;
             }
             debug!(conn = session.id, "match[{at}] => {}", entry.action);
@@ -208,11 +232,11 @@ impl Run {
 
     /// The next rule that matches; before accept also one that cannot be judged yet.
     fn find<'a>(&self, table: &'a Table, session: &Session) -> Option<(usize, &'a Entry)> {
-        let cx = Cx::new(session, self.ipv6, &table.device);
-        table.index.candidates(self.next, &cx).find_map(|at| {
+        let facts = Facts::connection(session, self.ipv6);
+        table.index.candidates(self.next, &facts).find_map(|at| {
             let entry = table.entries.get(at)?;
-            let unknown = self.pre_match && entry.needs_process && session.process.is_none();
-            (unknown || entry.rule.matches(&cx)).then_some((at, entry))
+            let unknown = self.pre_match && session.process.is_none() && entry.needs_process();
+            (unknown || entry.rule.matches(&facts)).then_some((at, entry))
         })
     }
 
@@ -352,12 +376,12 @@ async fn drive(
             }
             Step::Sniff(sniff) => peek.sniff(sniff, session, flow).await?,
             Step::Resolve { server, strategy, disable_cache } => {
-                let name = session.target.host.clone();
                 let lookup = Lookup {
-                    name: name.name().unwrap_or_default(),
                     server: server.map(|tag| &**tag),
                     strategy,
                     disable_cache,
+                    session: Some(&*session),
+                    ..Lookup::new(session.target.host.name().unwrap_or_default())
                 };
                 let found = snapshot.resolver.lookup(lookup).await;
                 session.resolved = found.map_err(|error| RouteError(error.to_string()))?;

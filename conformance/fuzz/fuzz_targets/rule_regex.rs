@@ -1,7 +1,7 @@
 //! A line with a Go expression, then a text. What is translated is valid for the `regex` crate, unless it is too large.
 #![no_main]
 
-use crosspoint_router::item::regex;
+use crosspoint_rules::item::regex;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &str| {

@@ -2,6 +2,7 @@
 #![no_main]
 
 use crosspoint_router::Rules;
+use crosspoint_rules::RuleSets;
 use crosspoint_schema::{Config, decode::Context, json::Loaded};
 use libfuzzer_sys::fuzz_target;
 
@@ -9,7 +10,7 @@ fuzz_target!(|text: &str| {
     let Ok(Loaded { sources, root, .. }) = Loaded::from_text("fuzz.json", text) else { return };
     let Ok(config) = Config::decode(&root, &Context::new(sources)) else { return };
     let route = config.route.clone().unwrap_or_default();
-    if let Err(error) = Rules::compile(&route, &config) {
+    if let Err(error) = Rules::compile(&route, &config, &RuleSets::default()) {
         // An error leads somewhere.
         assert!(error.path.starts_with("route."), "{error}");
     }

@@ -153,7 +153,9 @@ pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failur
     let config = &decoded.config;
     let own = config.crosspoint.clone().unwrap_or_default();
     let default_outbound = default_outbound(config, &route, &components);
-    let rules = crosspoint_router::Rules::compile(&route, config)?;
+    let sets = crosspoint_rules::RuleSets::default();
+    let rules = crosspoint_router::Rules::compile(&route, config, &sets)?;
+    let missing_rule_set = rules.missing_rule_set();
     let resolver = crosspoint_resolver::Plan::compile(config.dns.as_ref())?;
     let mut references = rules.references();
     references.extend(resolver.references());
@@ -168,6 +170,7 @@ pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failur
         components,
         references,
         default_outbound,
+        state: None,
         assemble: Box::new(move |names| {
             Ok(Assembly {
                 routes: rules.bind(names).map_err(BuildError::options)?,
@@ -180,7 +183,8 @@ pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failur
         on_commit: Box::new(move || log.apply()),
     };
     match validate(&blueprint) {
-        Ok(()) => Ok(blueprint),
+        // The reference finds this one last.
+        Ok(()) => missing_rule_set.map_or(Ok(blueprint), |error| Err(error.into())),
         Err(problem) => Err(describe(problem, &decoded).into()),
     }
 }

@@ -5,7 +5,11 @@ use crosspoint_schema::ConfigError;
 use super::Decoded;
 
 /// The switches of `crosspoint.compat` that this build knows.
-const COMPAT: &[&str] = &[crosspoint_router::DNS_ENDS_SNIFFING];
+const COMPAT: &[&str] = &[
+    crosspoint_router::DNS_ENDS_SNIFFING,
+    crosspoint_rules::RULE_SET_FLAG_LEAK,
+    crosspoint_rules::HEADLESS_QUERY_TYPE,
+];
 
 /// Refuses the first section that would be ignored.
 pub(super) fn refuse(decoded: &Decoded) -> Result<(), ConfigError> {

@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use crosspoint_kernel::{addr::Host, net::dial, snapshot::Reject};
+use crosspoint_rules::{Refusal, is_domain_name};
 use crosspoint_schema::options::{
     DialOptions, RejectMethod, ResolveAction, RouteOptionsAction, RuleAction, SniffAction,
 };
 use tracing::warn;
 
-use super::Refusal;
 use crate::{
     action::{Action, Options, Resolve, Sniff},
-    names::is_domain_name,
     reject::Rejecter,
     sniff::Sniffer,
 };

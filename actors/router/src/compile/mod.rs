@@ -1,50 +1,33 @@
 //! From decoded rules to rules that can be matched, with the reference's errors.
 
 mod action;
-mod matchers;
 
 use std::fmt;
 
 use crosspoint_kernel::component::Dep;
+use crosspoint_rules::{Refusal, Rule, RuleSets};
 use crosspoint_schema::{
     Config, ConfigError,
-    options::{LogicalRule, RouteOptions, Rule as RuleOptions},
+    options::{RouteOptions, Rule as RuleOptions},
 };
 use tracing::warn;
 
-use crate::{action::Action, rule::Rule};
-
-/// What is wrong with a rule: the place within it (`.rules[1].port`) and the cause in the reference's words.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    path: String,
-    message: String,
-}
-
-impl Refusal {
-    fn new(key: &str, message: impl fmt::Display) -> Self {
-        Self { path: format!(".{key}"), message: message.to_string() }
-    }
-
-    /// A feature that this build does not have.
-    fn not_built(key: &str, what: impl fmt::Display) -> Self {
-        Self::new(key, format_args!("{what} is not in this build"))
-    }
-
-    /// Puts what was being made in front of the cause.
-    fn context(mut self, what: impl fmt::Display) -> Self {
-        self.message = format!("{what}: {}", self.message);
-        self
-    }
-}
+use crate::action::Action;
 
 /// A rule with its action.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) rule: Rule,
     pub(crate) action: Action,
+    needs_process: bool,
+    has_rule_sets: bool,
+}
+
+impl Entry {
     /// Whether the rule looks at the process behind a connection.
-    pub(crate) needs_process: bool,
+    pub(crate) fn needs_process(&self) -> bool {
+        self.needs_process || (self.has_rule_sets && self.rule.needs_process())
+    }
 }
 
 /// Everything that routing needs from the configuration.
@@ -53,15 +36,21 @@ pub(crate) struct Compiled {
     pub(crate) entries: Vec<Entry>,
     pub(crate) find_process: bool,
     pub(crate) references: Vec<(Dep, String)>,
+    /// The first rule that refers to a rule-set which does not exist.
+    pub(crate) missing_rule_set: Option<ConfigError>,
 }
 
 /// Compiles the rules of `route`; `config` tells which inbounds there are.
-pub(crate) fn compile(route: &RouteOptions, config: &Config) -> Result<Compiled, ConfigError> {
+pub(crate) fn compile(
+    route: &RouteOptions,
+    config: &Config,
+    sets: &RuleSets,
+) -> Result<Compiled, ConfigError> {
     network(route)?;
     let entries = Vec::with_capacity(route.rules.len());
     let mut compiled = Compiled { entries, ..Compiled::default() };
     for (index, options) in route.rules.iter().enumerate() {
-        let entry = entry(options).map_err(|refusal| {
+        let entry = entry(options, sets).map_err(|refusal| {
             ConfigError::initialize("router", format!("parse rule[{index}]: {}", refusal.message))
                 .in_path(format!("route.rules[{index}]{}", refusal.path))
         })?;
@@ -72,15 +61,22 @@ pub(crate) fn compile(route: &RouteOptions, config: &Config) -> Result<Compiled,
                 .map(|(dep, key)| (dep, format!("route.rules[{index}].{key}"))),
         );
         unknown_inbounds(options, config, &format_args!("route.rules[{index}]"));
-        compiled.find_process |= entry.needs_process;
+        compiled.find_process |= entry.needs_process();
+        if compiled.missing_rule_set.is_none()
+            && let Some(tag) = entry.rule.missing_rule_set()
+        {
+            let message = format!("initialize rule[{index}]: rule-set not found: {tag}");
+            compiled.missing_rule_set =
+                Some(ConfigError::start(message).in_path(format!("route.rules[{index}].rule_set")));
+        }
         compiled.entries.push(entry);
     }
-    if !route.rule_set.is_empty() {
-        return Err(ConfigError::initialize(
-            "router",
-            "parse rule-set[0]: rule-sets are not in this build",
-        )
-        .in_path("route.rule_set[0]"));
+    for (index, set) in route.rule_set.iter().enumerate() {
+        if sets.get(&set.tag).is_none() {
+            let message = format!("parse rule-set[{index}]: rule-sets are not in this build");
+            return Err(ConfigError::initialize("router", message)
+                .in_path(format!("route.rule_set[{index}]")));
+        }
     }
     compiled.find_process |= route.find_process;
     if !route.final_outbound.is_empty() {
@@ -134,35 +130,24 @@ fn network(route: &RouteOptions) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn entry(options: &RuleOptions) -> Result<Entry, Refusal> {
+fn entry(options: &RuleOptions, sets: &RuleSets) -> Result<Entry, Refusal> {
     if !options.is_valid() {
-        return Err(Refusal { path: String::new(), message: "missing conditions".to_owned() });
+        return Err(Refusal::whole("missing conditions"));
     }
     let action = action::compile(options.action()).map_err(|refusal| refusal.context("action"))?;
-    let rule = rule(options)?;
-    Ok(Entry { needs_process: rule.needs_process(), rule, action })
+    let rule = rule(options, sets)?;
+    let has_rule_sets = !rule.rule_sets().is_empty();
+    Ok(Entry { needs_process: !has_rule_sets && rule.needs_process(), has_rule_sets, rule, action })
 }
 
-fn rule(options: &RuleOptions) -> Result<Rule, Refusal> {
+fn rule(options: &RuleOptions, sets: &RuleSets) -> Result<Rule, Refusal> {
     match options {
-        RuleOptions::Default(rule) => matchers::compile(&rule.matchers).map(Rule::Default),
-        RuleOptions::Logical(rule) => logical(rule),
+        RuleOptions::Default(rule) => Rule::matchers(&rule.matchers, sets),
+        RuleOptions::Logical(logical) => {
+            Rule::logical(&logical.mode, &logical.rules, logical.invert, |inner| {
+                action::check_inner(inner.action()).map_err(|refusal| refusal.context("action"))?;
+                rule(inner, sets)
+            })
+        }
     }
-}
-
-fn logical(options: &LogicalRule) -> Result<Rule, Refusal> {
-    let or = match options.mode.as_str() {
-        "and" => false,
-        "or" => true,
-        other => return Err(Refusal::new("mode", format_args!("unknown logical mode: {other}"))),
-    };
-    let rules = options.rules.iter().enumerate().map(|(index, options)| {
-        let inner =
-            action::check_inner(options.action()).map_err(|refusal| refusal.context("action"));
-        inner.and_then(|()| rule(options)).map_err(|refusal| Refusal {
-            path: format!(".rules[{index}]{}", refusal.path),
-            message: format!("sub rule[{index}]: {}", refusal.message),
-        })
-    });
-    Ok(Rule::Logical { or, rules: rules.collect::<Result<_, _>>()?, invert: options.invert })
 }

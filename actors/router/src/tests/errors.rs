@@ -97,7 +97,6 @@ fn logical_rules() {
 
 #[test]
 fn what_this_build_lacks() {
-    rule(r#"{"rule_set": "x"}"#, "rule_set is not in this build", ".rule_set");
     rule(r#"{"action": "hijack-dns"}"#, "action: hijack-dns is not in this build", ".action");
     rule(r#"{"tls_fragment": true}"#, "action: tls_fragment is not in this build", ".tls_fragment");
     rule(
@@ -120,6 +119,19 @@ fn what_this_build_lacks() {
         "initialize router: parse rule-set[0]: rule-sets are not in this build",
         "route.rule_set[0]",
     );
+}
+
+/// Found at start, when everything else is right.
+#[test]
+fn a_rule_set_that_does_not_exist() {
+    let rules = compile(
+        r#"{"rules": [{}, {"type": "logical", "mode": "or", "rules": [{}, {"rule_set": ["zz", "x"]}]}, {"rule_set": "y"}]}"#,
+    )
+    .unwrap();
+    let error = rules.missing_rule_set().unwrap();
+    assert_eq!(error.summary(), "start service: initialize rule[1]: rule-set not found: zz");
+    assert_eq!(error.path, "route.rules[1].rule_set");
+    assert!(super::rules("{}").missing_rule_set().is_none());
 }
 
 #[test]

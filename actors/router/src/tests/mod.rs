@@ -19,6 +19,7 @@ use crosspoint_kernel::{
     slot::Slot,
     snapshot::{Decision, Namespace, RouteError, Snapshot},
 };
+use crosspoint_rules::RuleSets;
 use crosspoint_schema::{Config, ConfigError, decode::Context, json::Loaded};
 
 use crate::Rules;
@@ -28,7 +29,7 @@ fn compile(route: &str) -> Result<Rules, ConfigError> {
     let text = format!(r#"{{"route": {route}}}"#);
     let Loaded { sources, root, .. } = Loaded::from_text("test.json", &text).unwrap();
     let config = Config::decode(&root, &Context::new(sources))?;
-    Rules::compile(config.route.as_ref().unwrap(), &config)
+    Rules::compile(config.route.as_ref().unwrap(), &config, &RuleSets::default())
 }
 
 /// Compiles rules alone.
@@ -176,6 +177,7 @@ fn word(result: &Result<Decision, RouteError>) -> String {
     match result {
         Ok(Decision::Outbound(slot)) => slot.tag.to_string(),
         Ok(Decision::Reject(how)) => format!("{how:?}").to_lowercase(),
+        Ok(Decision::HijackDns) => "hijack-dns".to_owned(),
         Err(error) => error.to_string(),
     }
 }

@@ -72,7 +72,7 @@ fn compiled(list: &[RuleMatchers]) -> Rules {
         rules: list.iter().enumerate().map(rule).collect(),
         ..RouteOptions::default()
     };
-    Rules::compile(&route, &Config::default()).unwrap()
+    Rules::compile(&route, &Config::default(), &RuleSets::default()).unwrap()
 }
 
 proptest! {

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use regex::{Regex, RegexBuilder};
+use regex_syntax::{ParserBuilder, hir::Hir};
 
 /// Largest repetition count that Go accepts.
 const MAX_REPEAT: u32 = 1000;
@@ -23,16 +24,34 @@ impl RegexError {
     }
 }
 
+/// How deep groups may nest, as in Go.
+pub(super) const NEST_LIMIT: u32 = 1000;
+
 /// Compiles a Go expression.
 ///
 /// # Errors
 /// With Go's text where Go refuses it too, with the `regex` crate's where only that one does.
 pub fn compile(expression: &str) -> Result<Regex, RegexError> {
     let translated = translate(expression)?;
-    RegexBuilder::new(&translated).nest_limit(1000).build().map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => RegexError::at("expression too large", expression),
-        other => RegexError(format!("{expression}: {}", last_line(&other.to_string()))),
+    RegexBuilder::new(&translated).nest_limit(NEST_LIMIT).build().map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => too_large(expression),
+        other => refused(expression, &other.to_string()),
     })
+}
+
+/// What `translated` means, without compiling it.
+pub(super) fn parse(expression: &str, translated: &str) -> Result<Hir, RegexError> {
+    let mut parser = ParserBuilder::new().nest_limit(NEST_LIMIT).build();
+    parser.parse(translated).map_err(|error| refused(expression, &error.to_string()))
+}
+
+/// The error for an expression that takes too much memory.
+pub(super) fn too_large(expression: &str) -> RegexError {
+    RegexError::at("expression too large", expression)
+}
+
+fn refused(expression: &str, text: &str) -> RegexError {
+    RegexError(format!("{expression}: {}", last_line(text)))
 }
 
 /// The cause of a syntax error without the drawing of the expression above it.
@@ -311,7 +330,7 @@ impl<'a> Translator<'a> {
         let bare = name.strip_prefix('^').unwrap_or(name);
         let plain = bare.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '-' | ' '));
         // The tables of both are those of Unicode; whether a name is in them is left to the crate.
-        if !plain || Regex::new(&format!(r"\p{{{bare}}}")).is_err() {
+        if !plain || regex_syntax::parse(&format!(r"\p{{{bare}}}")).is_err() {
             return Err(RegexError::at("invalid character class range", self.since(start)));
         }
         let class = if negative != name.starts_with('^') { 'P' } else { 'p' };

@@ -10,27 +10,24 @@ use parking_lot::Mutex;
 /// How long an answer is believed.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// The networks of this machine, as the reference's command line sees them: it cannot tell kinds of
-/// interfaces apart and calls the default one `wifi`, never metered, never constrained, and without a name.
-/// So `network_type` with `wifi` means "there is a default route" and the other items never match.
-#[derive(Debug, Default)]
-pub(crate) struct Device {
-    default_route: Mutex<Option<(Instant, bool)>>,
-}
+/// The answer, and when it was found.
+static DEFAULT_ROUTE: Mutex<Option<(Instant, bool)>> = Mutex::new(None);
 
-impl Device {
-    /// Whether there is a default route, IPv4 or IPv6.
-    pub(crate) fn has_default_route(&self) -> bool {
-        let mut known = self.default_route.lock();
-        match *known {
-            Some((when, answer)) if when.elapsed() < FRESH => answer,
-            _ => {
-                let read = |path| fs::read_to_string(path).unwrap_or_default();
-                let answer =
-                    default4(&read("/proc/net/route")) || default6(&read("/proc/net/ipv6_route"));
-                *known = Some((Instant::now(), answer));
-                answer
-            }
+/// Whether there is a default route, IPv4 or IPv6.
+///
+/// That is all that rules may know of the networks of this machine, as the reference's command line sees them: it cannot
+/// tell kinds of interfaces apart and calls the default one `wifi`, never metered, never constrained, and without a
+/// name. So `network_type` with `wifi` means "there is a default route" and the other items never match.
+pub(crate) fn has_default_route() -> bool {
+    let mut known = DEFAULT_ROUTE.lock();
+    match *known {
+        Some((when, answer)) if when.elapsed() < FRESH => answer,
+        _ => {
+            let read = |path| fs::read_to_string(path).unwrap_or_default();
+            let answer =
+                default4(&read("/proc/net/route")) || default6(&read("/proc/net/ipv6_route"));
+            *known = Some((Instant::now(), answer));
+            answer
         }
     }
 }

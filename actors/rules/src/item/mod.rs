@@ -4,10 +4,12 @@ mod cidr;
 mod domain;
 mod port;
 pub mod regex;
+mod regexes;
 mod text;
 
 pub use cidr::{CidrError, CidrSet, is_private};
 pub use domain::{DomainError, DomainSet, Keywords};
 pub(crate) use domain::{parents, wanted};
 pub use port::{PortError, PortSet};
+pub use regexes::Regexes;
 pub use text::TextSet;

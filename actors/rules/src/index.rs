@@ -6,9 +6,9 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use crate::{
-    compile::Entry,
+    facts::Facts,
     item::{CidrSet, TextSet, parents, wanted},
-    rule::{Cx, DefaultRule, Item, Rule},
+    rule::{DefaultRule, Item, Kind, Rule},
 };
 
 /// With fewer rules than this, looking at each is cheaper than looking up.
@@ -19,7 +19,7 @@ const FEW_PORTS: usize = 64;
 
 /// The index of a rule list.
 #[derive(Debug, Default)]
-pub(crate) struct Index {
+pub struct Index {
     /// Rules that are looked at always, ascending.
     always: Vec<u32>,
     domains: Domains,
@@ -32,13 +32,14 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Files the rules.
-    pub(crate) fn new(entries: &[Entry]) -> Self {
+    /// Files rules under their numbers.
+    pub fn new<'a>(rules: impl ExactSizeIterator<Item = &'a Rule>) -> Self {
         let mut index = Self::default();
-        for (at, entry) in entries.iter().enumerate() {
+        let worthwhile = rules.len() >= WORTHWHILE;
+        for (at, rule) in rules.enumerate() {
             let at = at as u32;
-            let filed = entries.len() >= WORTHWHILE
-                && matches!(&entry.rule, Rule::Default(rule) if !rule.invert && index.file(at, rule));
+            let filed = worthwhile
+                && matches!(&rule.0, Kind::Default(rule) if !rule.invert && index.file(at, rule));
             if !filed {
                 index.always.push(at);
             }
@@ -47,10 +48,15 @@ impl Index {
     }
 
     /// Files a rule under its most telling group. Whether there is one.
+    ///
+    /// What a group of the rule needs may also be found by one of its rule-sets: only a rule without sets can be filed
+    /// under a group.
     fn file(&mut self, at: u32, rule: &DefaultRule) -> bool {
+        let groups = rule.sets.is_none();
         let plain = |item: &Item| matches!(item, Item::Domain(_) | Item::Cidr(_));
-        if !rule.address.is_empty() && rule.address.iter().all(plain) {
-            for item in &rule.address {
+        let mut address = rule.name.iter().chain(&rule.ip);
+        if groups && address.clone().next().is_some() && address.clone().all(plain) {
+            for item in address.by_ref() {
                 match item {
                     Item::Domain(set) => {
                         set.names().for_each(|(name, how)| self.domains.file(at, name, how));
@@ -61,7 +67,7 @@ impl Index {
             }
             return true;
         }
-        if let [Item::SourceCidr(set)] = &*rule.source_address {
+        if groups && let [Item::SourceCidr(set)] = &*rule.source_address {
             self.sources.file(at, set);
             return true;
         }
@@ -75,7 +81,8 @@ impl Index {
             file_texts(map, at, set);
             return true;
         }
-        if let [Item::Port(set)] = &*rule.port
+        if groups
+            && let [Item::Port(set)] = &*rule.port
             && let Some(ports) = set.few(FEW_PORTS)
         {
             for port in ports {
@@ -87,9 +94,9 @@ impl Index {
     }
 
     /// The rules from `next` on that may match, in order.
-    pub(crate) fn candidates(&self, next: usize, cx: &Cx<'_>) -> impl Iterator<Item = usize> {
+    pub fn candidates(&self, next: usize, facts: &Facts<'_>) -> impl Iterator<Item = usize> {
         let next = next as u32;
-        let mut filed = self.filed(next, cx).into_iter().peekable();
+        let mut filed = self.filed(next, facts).into_iter().peekable();
         let mut always =
             self.always[self.always.partition_point(|at| *at < next)..].iter().copied().peekable();
         std::iter::from_fn(move || {
@@ -102,26 +109,27 @@ impl Index {
         })
     }
 
-    fn filed(&self, next: u32, cx: &Cx<'_>) -> Vec<u32> {
+    fn filed(&self, next: u32, facts: &Facts<'_>) -> Vec<u32> {
         let mut hits: Vec<u32> = Vec::new();
-        let session = cx.session();
-        if let Some(domain) = cx.domain() {
+        if let Some(domain) = facts.domain() {
             self.domains.collect(domain, &mut hits);
         }
-        for ip in cx.destinations() {
+        for ip in facts.destinations() {
             self.destinations.collect(*ip, &mut hits);
         }
-        self.sources.collect(session.source.ip(), &mut hits);
+        if let Some(ip) = facts.source() {
+            self.sources.collect(ip, &mut hits);
+        }
         let mut texts = |map: &HashMap<Box<str>, Vec<u32>>, text: &str| {
             if !map.is_empty() {
                 hits.extend(map.get(text).into_iter().flatten());
             }
         };
-        texts(&self.users, session.user.as_deref().unwrap_or_default());
-        texts(&self.inbounds, &session.inbound.tag);
-        texts(&self.protocols, session.protocol.unwrap_or_default());
+        texts(&self.users, facts.user());
+        texts(&self.inbounds, facts.inbound());
+        texts(&self.protocols, facts.protocol());
         if !self.ports.is_empty() {
-            hits.extend(self.ports.get(&session.target.port).into_iter().flatten());
+            hits.extend(self.ports.get(&facts.port()).into_iter().flatten());
         }
         hits.retain(|at| *at >= next);
         hits.sort_unstable();

@@ -33,7 +33,7 @@ pub fn is_domain_name(text: &str) -> bool {
 
 /// Lower case as the matchers compare: character by character, so that no character's case depends
 /// on its neighbours. Returns `None` when the text is lower case already.
-pub(crate) fn lowered(text: &str) -> Option<String> {
+pub fn lowered(text: &str) -> Option<String> {
     if text.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
         return None;
     }
