@@ -9,6 +9,7 @@ mod flight;
 pub mod message;
 mod plan;
 mod resolver;
+pub mod serve;
 #[cfg(test)]
 mod tests;
 

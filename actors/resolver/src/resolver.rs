@@ -1,12 +1,14 @@
 //! The resolver of one generation.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, net::IpAddr, sync::Arc, time::Duration};
 
 use crosspoint_kernel::{
     BoxFuture, Tag,
+    flow::Flow,
     resolve::{DnsServer, Family, Lookup, NO_TRAIL, Query, Resolve, ResolveError, Strategy},
+    session::Session,
     slot::{Instance, Slot},
-    snapshot::Namespace,
+    snapshot::{Namespace, Plane},
 };
 use hickory_proto::op::ResponseCode;
 use tokio::time::timeout;
@@ -131,5 +133,14 @@ impl Resolve for Resolver {
         lookup: Lookup<'a>,
     ) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
         Box::pin(self.ask(lookup))
+    }
+
+    fn serve<'a>(
+        &'a self,
+        session: &'a Session,
+        flow: Flow,
+        plane: &'a Plane,
+    ) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(crate::serve::flow(session, flow, plane))
     }
 }
