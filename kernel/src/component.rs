@@ -111,6 +111,14 @@ pub trait Spec: Any + fmt::Debug + Send + Sync {
     fn deps(&self, _out: &mut Deps) {}
     /// What it holds exclusively.
     fn claims(&self, _out: &mut Claims) {}
+    /// Whether it is a `direct` outbound without any option; see [`Outbound::is_empty_direct`].
+    fn is_empty_direct(&self) -> bool {
+        false
+    }
+    /// The detour of a DNS server, if it must not lead through an empty `direct` outbound.
+    fn detour(&self) -> Option<&str> {
+        None
+    }
     /// What it takes to get from `self` to `next` (same kind, tag and type, different options).
     fn change(&self, _next: &dyn Spec) -> Change {
         Change::Replace

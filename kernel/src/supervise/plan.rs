@@ -10,6 +10,7 @@ use super::blueprint::{Blueprint, ComponentId, Planned};
 use crate::{
     Kind, Tag,
     component::{Change, Claims, Dep, Deps, Spec},
+    net::dial::EMPTY_DETOUR,
     plugin::start_rank,
 };
 
@@ -135,6 +136,7 @@ pub fn validate(blueprint: &Blueprint) -> Result<(), Problem> {
             return Err(unknown(dep, place));
         }
     }
+    detours(&blueprint.components)?;
     circles(&blueprint.components)?;
     claims(&blueprint.components)
 }
@@ -199,6 +201,24 @@ impl<'a> Names<'a> {
                 self.0.contains(&(Kind::Inbound, tag)) || self.0.contains(&(Kind::Endpoint, tag))
             }
             Dep::Service(tag) => self.0.contains(&(Kind::Service, tag)),
+        }
+    }
+}
+
+/// DNS servers whose detour is no way of its own. (Outbounds with such a detour fail at a dial.)
+fn detours(components: &[Planned]) -> Result<(), Problem> {
+    let empty: HashSet<&str> = components
+        .iter()
+        .filter(|c| c.id.kind == Kind::Outbound && c.spec.is_empty_direct())
+        .map(|c| &*c.id.tag)
+        .collect();
+    let senseless = |c: &&Planned| c.spec.detour().is_some_and(|tag| empty.contains(tag));
+    match components.iter().find(senseless) {
+        None => Ok(()),
+        Some(planned) => {
+            let (kind, tag) = (planned.id.kind.name(), &planned.id.tag);
+            let message = format!("start {kind}/{}[{tag}]: {EMPTY_DETOUR}", planned.type_name);
+            Err(Problem::at(&planned.path, message))
         }
     }
 }

@@ -49,7 +49,13 @@ pub struct Dialer {
 
 enum Via {
     Sockets(Settings),
-    Detour(Arc<Slot<dyn Outbound>>),
+    Detour {
+        slot: Arc<Slot<dyn Outbound>>,
+        /// Even through an outbound that adds nothing.
+        any: bool,
+    },
+    /// The outbound that is the default at the moment of a dial.
+    Default,
 }
 
 impl Dialer {
@@ -68,13 +74,16 @@ impl Dialer {
     pub fn with(options: &DialOptions, cx: &BuildCx, setup: Setup<'_>) -> Result<Self, BuildError> {
         validate(options)?;
         let own = settings::resolver(options, cx, &setup)?;
-        let via = if options.detour.is_empty() {
-            Via::Sockets(Settings::new(options, &setup, cx.plane.network.clone())?)
-        } else {
+        let via = if !options.detour.is_empty() {
             let slot = cx.names.outbounds.get(options.detour.as_str());
-            Via::Detour(slot.cloned().ok_or_else(|| {
+            let slot = slot.cloned().ok_or_else(|| {
                 BuildError::options(format_args!("outbound detour not found: {}", options.detour))
-            })?)
+            })?;
+            Via::Detour { slot, any: setup.any_detour }
+        } else if setup.default_outbound {
+            Via::Default
+        } else {
+            Via::Sockets(Settings::new(options, &setup, cx.plane.network.clone())?)
         };
         let resolves =
             matches!(via, Via::Sockets(_)) || setup.resolve_before_detour || own.is_some();
@@ -106,29 +115,34 @@ impl Dialer {
 
     async fn connect_name(&self, dial: Dial<'_>, name: &str) -> Result<BoxStream, DialError> {
         if !self.resolves
-            && let Via::Detour(slot) = &self.via
+            && let Some(slot) = self.detour()?
         {
-            return through(slot)?.connect(dial).await;
+            return slot.connect(dial).await;
         }
         let addresses = self.addresses(dial, name).await?;
         let connect = |ip| self.stream(dial, SocketAddr::new(ip, dial.target.port));
         match &self.via {
             // A lazy connect succeeds at once, and a detour knows best how to hurry.
-            Via::Sockets(settings) if !settings.fast_open => {
+            Via::Sockets(settings) if settings.fast_open => {
+                eyeballs::serial(&addresses, &connect).await
+            }
+            Via::Detour { .. } => eyeballs::serial(&addresses, &connect).await,
+            Via::Sockets(_) | Via::Default => {
                 eyeballs::parallel(&addresses, self.delay(dial), connect).await
             }
-            _ => eyeballs::serial(&addresses, &connect).await,
         }
     }
 
     async fn stream(&self, dial: Dial<'_>, addr: SocketAddr) -> Result<BoxStream, DialError> {
+        if let Some(slot) = self.detour()? {
+            return slot.connect(dial.to(&addr.into())).await;
+        }
         match &self.via {
-            Via::Detour(slot) => through(slot)?.connect(dial.to(&addr.into())).await,
             Via::Sockets(settings) if settings.fast_open => {
                 let snapshot = self.plane.snapshot.load_full();
                 settings.tcp_lazy(addr, &snapshot.defaults).await
             }
-            Via::Sockets(_) => Ok(Box::new(self.tcp(addr).await?)),
+            _ => Ok(Box::new(self.tcp(addr).await?)),
         }
     }
 
@@ -189,25 +203,38 @@ impl Dialer {
     fn sockets(&self) -> Result<&Settings, DialError> {
         match &self.via {
             Via::Sockets(settings) => Ok(settings),
-            Via::Detour(slot) => Err(DialError::unsupported(format_args!(
+            Via::Detour { slot, .. } => Err(DialError::unsupported(format_args!(
                 "no socket of our own behind detour [{}]",
                 slot.tag
             ))),
+            Via::Default => {
+                Err(DialError::unsupported("no socket of our own behind the default outbound"))
+            }
+        }
+    }
+
+    /// The outbound that is dialled through, if any; an error if a detour through it makes no sense.
+    fn detour(&self) -> Result<Option<Arc<Slot<dyn Outbound>>>, DialError> {
+        match &self.via {
+            Via::Sockets(_) => Ok(None),
+            Via::Default => {
+                let snapshot = self.plane.snapshot.load();
+                snapshot.names.default_outbound.clone().map(Some).ok_or_else(|| {
+                    DialError::new(DialClass::Down, Side::Local, "no default outbound yet")
+                })
+            }
+            Via::Detour { slot, any: false }
+                if slot.now().is_some_and(|instance| instance.face.is_empty_direct()) =>
+            {
+                Err(DialError::new(DialClass::Other, Side::Local, EMPTY_DETOUR))
+            }
+            Via::Detour { slot, .. } => Ok(Some(slot.clone())),
         }
     }
 }
 
-/// The slot, unless a detour through it makes no sense.
-fn through(slot: &Arc<Slot<dyn Outbound>>) -> Result<&Slot<dyn Outbound>, DialError> {
-    if slot.now().is_some_and(|instance| instance.face.is_empty_direct()) {
-        return Err(DialError::new(
-            DialClass::Other,
-            Side::Local,
-            "detour to an empty direct outbound makes no sense",
-        ));
-    }
-    Ok(slot)
-}
+/// What the reference says of a detour through an outbound that adds nothing.
+pub(crate) const EMPTY_DETOUR: &str = "detour to an empty direct outbound makes no sense";
 
 fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr {

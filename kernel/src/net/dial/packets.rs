@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Dialer, Via, eyeballs, names::Names, settings::Settings, through};
+use super::{Dialer, Via, eyeballs, names::Names, settings::Settings};
 use crate::{
     addr::{Host, Target},
     component::Dial,
@@ -41,7 +41,6 @@ impl Dialer {
 
     async fn association(&self, dial: Dial<'_>, connect: bool) -> Result<BoxPacketIo, DialError> {
         let name = match (&dial.target.host, &self.via) {
-            (Host::Ip(_), Via::Detour(slot)) => return through(slot)?.associate(dial).await,
             (Host::Ip(ip), Via::Sockets(settings)) => {
                 let packets = self.packets(settings, *ip, dial, connect, None).await?;
                 return Ok(match connect {
@@ -50,10 +49,11 @@ impl Dialer {
                     false => Box::new(self.resolving(Box::new(packets), dial, families(*ip))),
                 });
             }
-            (Host::Name(_), Via::Detour(slot)) if !self.resolves => {
-                return through(slot)?.associate(dial).await;
+            (Host::Name(name), via) if self.resolves || matches!(via, Via::Sockets(_)) => name,
+            _ => {
+                let slot = self.detour()?.ok_or_else(|| DialError::unsupported("no detour"))?;
+                return slot.associate(dial).await;
             }
-            (Host::Name(name), _) => name,
         };
         let addresses = self.addresses(dial, name).await?;
         let open = |ip| self.open(dial, connect, name, ip);
@@ -69,8 +69,9 @@ impl Dialer {
         ip: IpAddr,
     ) -> Result<BoxPacketIo, DialError> {
         let inner: BoxPacketIo = match &self.via {
-            Via::Detour(slot) => {
-                through(slot)?.associate(dial.to(&Target::new(ip, dial.target.port))).await?
+            Via::Detour { .. } | Via::Default => {
+                let slot = self.detour()?.ok_or_else(|| DialError::unsupported("no detour"))?;
+                slot.associate(dial.to(&Target::new(ip, dial.target.port))).await?
             }
             Via::Sockets(settings) if connect => {
                 let shown = (!unmapping_disabled(dial)).then(|| dial.target.clone());
@@ -111,7 +112,8 @@ impl Dialer {
         wanted: fn(&IpAddr) -> bool,
     ) -> ResolvingPackets {
         let session = dial.session.map(|session| Arc::new(session.clone()));
-        let resolver = resolver(self.plane.clone(), self.names.clone(), session, dial.trail, wanted);
+        let resolver =
+            resolver(self.plane.clone(), self.names.clone(), session, dial.trail, wanted);
         ResolvingPackets::new(inner, unmapping_disabled(dial), resolver)
     }
 }

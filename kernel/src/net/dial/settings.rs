@@ -40,6 +40,10 @@ pub struct Setup<'a> {
     pub resolve_before_detour: bool,
     /// What to do when no resolver is named.
     pub resolver: ResolverRule,
+    /// A detour may lead through an empty `direct` outbound (DNS servers in their old form).
+    pub any_detour: bool,
+    /// Without a detour, dial through the default outbound (DNS servers in their old form).
+    pub default_outbound: bool,
 }
 
 /// What the reference says where a resolver must be named.

@@ -50,13 +50,18 @@ impl Spec for DirectOut {
         dial::deps(&self.0.dial, out);
     }
 
+    fn is_empty_direct(&self) -> bool {
+        let over = Override::new(&self.0.override_address, self.0.override_port);
+        self.0.dial == DialOptions::default() && over.is_none()
+    }
+
     fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
         Box::pin(async move {
             let options = &self.0;
             let setup = Setup { udp_fragment: true, ..Setup::default() };
             let over = Override::new(&options.override_address, options.override_port);
             let direct = Direct {
-                empty: options.dial == DialOptions::default() && over.is_none(),
+                empty: self.is_empty_direct(),
                 dialer: Dialer::with(&options.dial, &cx, setup)?,
                 over,
             };
