@@ -19,6 +19,9 @@ const PROMISED: &[(bool, Kind, &str)] = &[
     (cfg!(feature = "urltest"), Kind::Outbound, "urltest"),
     (cfg!(feature = "dns-local"), Kind::DnsServer, "local"),
     (cfg!(feature = "dns-hosts"), Kind::DnsServer, "hosts"),
+    (cfg!(feature = "dns-fakeip"), Kind::DnsServer, "fakeip"),
+    (cfg!(feature = "dns-udp"), Kind::DnsServer, "udp"),
+    (cfg!(feature = "dns-tcp"), Kind::DnsServer, "tcp"),
 ];
 
 /// The plugins that this build promises.
