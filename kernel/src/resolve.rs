@@ -1,6 +1,6 @@
 //! Name resolution as dialers, rules and DNS servers see it.
 
-use std::{io, net::IpAddr, sync::Arc};
+use std::{any::Any, io, net::IpAddr, sync::Arc};
 
 use crosspoint_schema::decode::Prefix;
 
@@ -263,8 +263,8 @@ pub trait DnsServer: Send + Sync + 'static {
     }
 }
 
-/// Made-up addresses that stand for names.
-pub trait FakeIp: Send + Sync {
+/// Made-up addresses that stand for names. `Any`, so that a new instance can take over from the one before.
+pub trait FakeIp: Any + Send + Sync {
     /// As [`Resolve::fake_name`].
     fn name(&self, ip: IpAddr) -> Option<Option<Box<str>>>;
 }
