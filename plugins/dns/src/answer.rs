@@ -1,32 +1,71 @@
-//! Answers of servers that know names rather than messages.
+//! Queries and answers of servers that know names rather than messages.
 
 use std::net::IpAddr;
 
-use crosspoint_kernel::resolve::{ExchangeError, Family, Query, ResolveError};
+use crosspoint_kernel::resolve::{ExchangeError, Family, Query};
 use crosspoint_resolver::message;
-use hickory_proto::{op::ResponseCode, rr::RecordType};
+use hickory_proto::{
+    op::{Message, ResponseCode},
+    rr::RecordType,
+};
 
-/// How long an answer may be kept, in seconds, as in the reference (dns/lookup.go: DefaultTTL).
-const TTL: u32 = 600;
+/// How long an answer may be kept, in seconds, as in the reference (constant/dns.go: DefaultDNSTTL).
+pub(crate) const TTL: u32 = 600;
 
-/// Answers an address query with what `find` knows; other types have no data.
-pub(crate) async fn addresses(
-    query: Query<'_>,
-    find: impl AsyncFnOnce(&str, Family) -> Result<Vec<IpAddr>, ResolveError>,
-) -> Result<Vec<u8>, ExchangeError> {
-    let query = message::read(query.message).map_err(ExchangeError::failed)?;
-    let question = query.queries.first().ok_or_else(|| ExchangeError::failed("no question"))?;
-    let name = question.name().to_string();
-    let name = name.strip_suffix('.').unwrap_or(&name);
-    let found = match question.query_type() {
-        RecordType::A => find(name, Family::V4).await,
-        RecordType::AAAA => find(name, Family::V6).await,
-        _ => Ok(Vec::new()),
-    };
-    let reply = match found {
-        Ok(found) => message::reply_addresses(&query, &found, TTL),
-        Err(ResolveError::NotFound { .. }) => message::reply(&query, ResponseCode::NXDomain),
-        Err(error) => return Err(ExchangeError::failed(error)),
-    };
+/// A query, and what it asks.
+pub(crate) struct Asked {
+    /// The query with its first question only: nobody answers more than one.
+    pub(crate) message: Message,
+    /// The name in lower case, without the final dot, with `xn--` labels as they are.
+    pub(crate) name: String,
+    /// The family, if addresses are asked for.
+    pub(crate) family: Option<Family>,
+}
+
+impl Asked {
+    /// Reads a query.
+    ///
+    /// # Errors
+    /// It is no DNS message, or it asks nothing.
+    pub(crate) fn read(query: Query<'_>) -> Result<Self, ExchangeError> {
+        let mut message = message::read(query.message).map_err(ExchangeError::failed)?;
+        message.queries.truncate(1);
+        let question =
+            message.queries.first().ok_or_else(|| ExchangeError::failed("no question"))?;
+        let family = match question.query_type() {
+            RecordType::A => Some(Family::V4),
+            RecordType::AAAA => Some(Family::V6),
+            _ => None,
+        };
+        // Not Display, which turns `xn--` labels into Unicode.
+        let name = canonical(&question.name().to_ascii());
+        Ok(Self { message, name, family })
+    }
+
+    /// The answer with those of `addresses` that are of the family asked for; none is an answer, too.
+    pub(crate) fn addresses(&self, addresses: &[IpAddr]) -> Result<Vec<u8>, ExchangeError> {
+        let fits = |ip: &&IpAddr| match self.family {
+            Some(Family::V4) => ip.is_ipv4(),
+            Some(Family::V6) => ip.is_ipv6(),
+            None => false,
+        };
+        let found: Vec<IpAddr> = addresses.iter().filter(fits).copied().collect();
+        send(message::reply_addresses(&self.message, &found, TTL))
+    }
+
+    /// The answer that there is no such name.
+    pub(crate) fn no_such_name(&self) -> Result<Vec<u8>, ExchangeError> {
+        send(message::reply(&self.message, ResponseCode::NXDomain))
+    }
+}
+
+/// We know best, and say so.
+fn send(mut reply: Message) -> Result<Vec<u8>, ExchangeError> {
+    reply.metadata.authoritative = true;
     reply.to_vec().map_err(ExchangeError::failed)
+}
+
+/// Lower case, without the final dot.
+pub(crate) fn canonical(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }

@@ -1,13 +1,21 @@
-//! DNS servers, one folder per type: `local` (the system's resolver) and `hosts`.
+//! DNS servers, one folder per type: `local` (what this machine asks), `hosts`, `fakeip`.
 
+#[cfg(any(feature = "fakeip", feature = "hosts", feature = "local"))]
 mod answer;
-#[cfg(any(feature = "udp", feature = "tcp"))]
-pub mod client;
+mod client;
+#[cfg(feature = "fakeip")]
+pub mod fakeip;
 #[cfg(feature = "hosts")]
 pub mod hosts;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(feature = "local")]
+mod plain;
+#[cfg(any(feature = "hosts", feature = "local"))]
+mod system;
 #[cfg(feature = "tcp")]
-mod tcp;
+pub mod tcp;
+#[cfg(test)]
+mod testkit;
 #[cfg(feature = "udp")]
-mod udp;
+pub mod udp;

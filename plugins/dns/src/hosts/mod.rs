@@ -1,24 +1,24 @@
 //! DNS server `hosts`: answers from hosts files and from the configuration.
-
-mod file;
+//!
+//! Addresses only: any other type, and any name that is not known, does not exist. A name that is known has an answer
+//! for either family, perhaps an empty one.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use crosspoint_kernel::{
     BoxFuture, BuildCx, BuildError, Component, Kind, Plugin, Spec,
-    resolve::{DnsServer, ExchangeError, Family, Query, ResolveError},
+    resolve::{DnsServer, ExchangeError, Query},
 };
 use crosspoint_schema::{
     ConfigError, RawOptions,
-    decode::{Listable, Map, Options as _},
+    decode::{Addr, Listable, Map, NodeMap, Options as _},
     options,
 };
-use file::HostsFile;
 
-use crate::answer;
-
-/// Read where no `path` is given.
-const DEFAULT_PATH: &str = "/etc/hosts";
+use crate::{
+    answer::{Asked, canonical},
+    system::{Watched, hosts as file},
+};
 
 inventory::submit! {
     Plugin { kind: Kind::DnsServer, type_name: "hosts", schema: HostsOptions::describe, canonical: |raw| raw.canonical::<HostsOptions>(), parse }
@@ -34,7 +34,7 @@ options! {
     }
 }
 
-type Predefined = crosspoint_schema::decode::NodeMap<Listable<crosspoint_schema::decode::Addr>>;
+type Predefined = NodeMap<Listable<Addr>>;
 
 fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     Ok(Arc::new(HostsSpec(raw.parse()?)))
@@ -53,21 +53,19 @@ impl Spec for HostsSpec {
             (canonical(name), addresses.iter().map(|address| address.ip).collect())
         });
         let files = if self.0.path.is_empty() {
-            vec![HostsFile::new(DEFAULT_PATH)]
+            vec![file::watch(file::SYSTEM)]
         } else {
-            self.0.path.iter().map(|path| HostsFile::new(&expand(path))).collect()
+            self.0.path.iter().map(|path| file::watch(&expand(path))).collect()
         };
-        let hosts = Hosts { predefined: predefined.collect(), files: files.into() };
+        let hosts = Hosts { predefined: predefined.collect(), files };
         Box::pin(async move {
-            hosts.refresh().await;
+            // The first query should not be the one that waits for the disk.
+            for file in &hosts.files {
+                file.get().await;
+            }
             Ok(Component { dns: Some(Arc::new(hosts)), ..Component::default() })
         })
     }
-}
-
-/// Lower case, without the final dot.
-fn canonical(name: &str) -> String {
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 /// `$NAME` and `${NAME}` from the environment, as Go's os.ExpandEnv does for these forms.
@@ -94,83 +92,96 @@ fn expand(path: &str) -> String {
 
 struct Hosts {
     predefined: HashMap<String, Vec<IpAddr>>,
-    files: Arc<[HostsFile]>,
+    files: Vec<Arc<Watched<file::Names>>>,
 }
 
 impl Hosts {
-    /// Reads what has changed, on a thread that may block; at most every few seconds.
-    async fn refresh(&self) {
-        let stale: Vec<usize> =
-            (0..self.files.len()).filter(|at| self.files[*at].stale()).collect();
-        if stale.is_empty() {
-            return;
+    async fn answer(&self, query: Query<'_>) -> Result<Vec<u8>, ExchangeError> {
+        let asked = Asked::read(query)?;
+        if asked.family.is_none() {
+            return asked.no_such_name();
         }
-        let files = self.files.clone();
-        let work =
-            tokio::task::spawn_blocking(move || stale.iter().for_each(|at| files[*at].refresh()));
-        // A panic there means that the old contents stay.
-        let _ = work.await;
-    }
-
-    fn find(&self, name: &str, family: Family) -> Result<Vec<IpAddr>, ResolveError> {
-        let name = canonical(name);
-        let found = match self.predefined.get(&name) {
-            Some(addresses) => Some(addresses.clone()),
-            None => self.files.iter().find_map(|file| file.lookup(&name)),
-        };
-        let mut found = found.ok_or(ResolveError::NotFound { name: name.into() })?;
-        found.retain(|ip| ip.is_ipv4() == (family == Family::V4));
-        Ok(found)
+        if let Some(addresses) = self.predefined.get(&asked.name) {
+            return asked.addresses(addresses);
+        }
+        for file in &self.files {
+            if let Some(addresses) = file.get().await.get(&asked.name) {
+                return asked.addresses(addresses);
+            }
+        }
+        asked.no_such_name()
     }
 }
 
 impl DnsServer for Hosts {
     fn exchange<'a>(&'a self, query: Query<'a>) -> BoxFuture<'a, Result<Vec<u8>, ExchangeError>> {
-        Box::pin(async move {
-            self.refresh().await;
-            answer::addresses(query, async |name, family| self.find(name, family)).await
-        })
+        Box::pin(self.answer(query))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crosspoint_kernel::resolve::NO_TRAIL;
+    use crosspoint_resolver::message;
+    use hickory_proto::{
+        op::{Message, MessageType, OpCode, Query as Question, ResponseCode},
+        rr::{Name, RecordType},
+    };
+
     use super::*;
 
+    async fn ask(hosts: &Hosts, name: &str, kind: RecordType) -> Message {
+        let mut query = Message::new(7, MessageType::Query, OpCode::Query);
+        query.metadata.recursion_desired = true;
+        query.add_query(Question::query(Name::from_ascii(name).unwrap(), kind));
+        let bytes = query.to_vec().unwrap();
+        let query = Query { message: &bytes, trail: &NO_TRAIL };
+        let reply = message::read(&hosts.answer(query).await.unwrap()).unwrap();
+        assert_eq!(reply.metadata.id, 7);
+        assert_eq!(reply.queries[0].name().to_ascii(), name, "the question as it was asked");
+        assert!(reply.answers.iter().all(|record| record.ttl == 600));
+        reply
+    }
+
+    async fn addresses(hosts: &Hosts, name: &str, kind: RecordType) -> Option<Vec<IpAddr>> {
+        let reply = ask(hosts, name, kind).await;
+        match reply.metadata.response_code {
+            ResponseCode::NoError => Some(message::addresses(&reply).collect()),
+            ResponseCode::NXDomain => None,
+            code => panic!("{code}"),
+        }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn predefined_names_win_and_a_miss_is_an_error() {
+    async fn predefined_names_win_and_a_miss_does_not_exist() {
+        use RecordType::{A, AAAA, HTTPS, PTR};
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("hosts");
         std::fs::write(&path, "192.0.2.7 a.example b.example\n2001:db8::7 b.example\n")
             .expect("written");
         let missing = dir.path().join("missing");
-        let files = [&missing, &path].map(|path| HostsFile::new(path.to_str().expect("UTF-8")));
-        let hosts = Hosts {
-            predefined: HashMap::from([(
-                "a.example".to_owned(),
-                vec![IpAddr::from([10, 0, 0, 1])],
-            )]),
-            files: Arc::new(files),
-        };
-        let ask = async |name, family| {
-            hosts.refresh().await;
-            hosts.find(name, family)
-        };
-        assert_eq!(ask("A.example.", Family::V4).await.unwrap(), [IpAddr::from([10, 0, 0, 1])]);
-        assert!(ask("a.example", Family::V6).await.unwrap().is_empty());
-        assert_eq!(ask("b.example", Family::V6).await.unwrap().len(), 1);
-        let error = ask("c.example", Family::V4).await.unwrap_err();
-        assert_eq!(error.to_string(), "lookup c.example: no such host");
+        let files = [&missing, &path].map(|path| file::watch(path.to_str().expect("UTF-8")));
+        let own = IpAddr::from([10, 0, 0, 1]);
+        let predefined = [("a.example".to_owned(), vec![own]), ("xn--e1afmkfd.example".into(), vec![own])];
+        let hosts = Hosts { predefined: predefined.into(), files: files.into() };
+        assert_eq!(addresses(&hosts, "A.eXample.", A).await.unwrap(), [own]);
+        assert_eq!(addresses(&hosts, "xn--e1afmkfd.example.", A).await.unwrap(), [own]);
+        assert!(addresses(&hosts, "a.example.", AAAA).await.unwrap().is_empty());
+        assert_eq!(addresses(&hosts, "b.example.", AAAA).await.unwrap().len(), 1);
+        assert_eq!(addresses(&hosts, "c.example.", A).await, None);
+        assert_eq!(addresses(&hosts, "a.example.", HTTPS).await, None);
+        assert_eq!(addresses(&hosts, "7.2.0.192.in-addr.arpa.", PTR).await, None);
+        assert!(ask(&hosts, "a.example.", A).await.metadata.authoritative);
         // A change is seen when the file is looked at again, not before.
         std::fs::write(&path, "192.0.2.8 c.example\n").expect("written");
-        assert!(ask("c.example", Family::V4).await.is_err());
+        assert!(addresses(&hosts, "c.example.", A).await.is_none());
         tokio::time::advance(std::time::Duration::from_secs(6)).await;
-        assert_eq!(ask("c.example", Family::V4).await.unwrap(), [IpAddr::from([192, 0, 2, 8])]);
-        assert!(ask("b.example", Family::V4).await.is_err());
+        assert_eq!(addresses(&hosts, "c.example.", A).await.unwrap(), [IpAddr::from([192, 0, 2, 8])]);
+        assert!(addresses(&hosts, "b.example.", A).await.is_none());
         // A file that has gone keeps what was known, as in the reference.
         std::fs::remove_file(&path).expect("removed");
         tokio::time::advance(std::time::Duration::from_secs(6)).await;
-        assert!(ask("c.example", Family::V4).await.is_ok());
+        assert!(addresses(&hosts, "c.example.", A).await.is_some());
     }
 
     #[test]

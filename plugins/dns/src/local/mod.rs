@@ -1,10 +1,22 @@
-//! DNS server `local`: asks the system (getaddrinfo), which follows nsswitch.conf, resolv.conf and hosts.
+//! DNS server `local`: what this machine itself would ask.
+//!
+//! Addresses in /etc/hosts come first; everything else goes to the servers of /etc/resolv.conf as it is. Both files
+//! are read again when they change. A stub such as systemd-resolved is a server like any other, and gets every
+//! question: nsswitch.conf is not read, as in the reference.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+#[cfg(test)]
+mod tests;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use crosspoint_kernel::{
     BoxFuture, BuildCx, BuildError, Component, Kind, Plugin, Spec,
-    resolve::{DnsServer, ExchangeError, Family, Query, ResolveError},
+    component::Deps,
+    net::dial,
+    resolve::{DnsServer, ExchangeError, Query},
 };
 use crosspoint_schema::{
     ConfigError, RawOptions,
@@ -12,23 +24,23 @@ use crosspoint_schema::{
     options,
     options::DialOptions,
 };
-use dns_lookup::{AddrFamily, AddrInfoHints, LookupErrorKind, SockType, getaddrinfo};
-use tokio::sync::Semaphore;
 
-use crate::answer;
-
-/// Lookups that may block a thread each at the same time.
-const CONCURRENT: usize = 64;
-
-/// Longest time that a lookup may take; the system's own limits are usually shorter.
-const TIMEOUT: Duration = Duration::from_secs(10);
+use crate::{
+    answer::Asked,
+    plain::{Plain, Plan},
+    system::{
+        Watched,
+        hosts::{self, Names},
+        resolv::{self, Resolv},
+    },
+};
 
 inventory::submit! {
     Plugin { kind: Kind::DnsServer, type_name: "local", schema: LocalOptions::describe, canonical: |raw| raw.canonical::<LocalOptions>(), parse }
 }
 
 options! {
-    /// Asks the system's resolver.
+    /// Asks what this machine asks: /etc/hosts and the servers of /etc/resolv.conf.
     pub struct LocalOptions ("option.LocalDNSServerOptions") {
         /// Dial fields.
         pub dial: DialOptions = flatten,
@@ -37,90 +49,95 @@ options! {
 
 fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     let options: LocalOptions = raw.parse()?;
-    // The system dials by itself: a dial field would be ignored.
-    if options.dial != DialOptions::default() {
-        return Err(raw.invalid("a local DNS server with dial fields is not in this build"));
-    }
-    Ok(Arc::new(LocalSpec(options)))
+    dial::validate(&options.dial).map_err(|error| raw.invalid(error.to_string()))?;
+    let old = raw.component().legacy_dns.as_deref();
+    Ok(Arc::new(LocalSpec {
+        options,
+        old: old.is_some(),
+        default_outbound: old.is_some_and(|old| old.default_dialer),
+    }))
 }
 
 #[derive(Debug)]
-struct LocalSpec(LocalOptions);
+struct LocalSpec {
+    options: LocalOptions,
+    /// It was written in the old form.
+    old: bool,
+    /// In the old form, and without a detour: the default outbound is one.
+    default_outbound: bool,
+}
 
 impl Spec for LocalSpec {
     fn canonical(&self) -> Map {
-        self.0.to_map()
+        let mut map = self.options.to_map();
+        // The old form and the new one look alike and dial differently: no option has this name.
+        if self.old {
+            map.insert("(legacy)".to_owned(), self.default_outbound.into());
+        }
+        map
     }
 
-    fn build(self: Arc<Self>, _: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
-        let server = Local { slots: Arc::new(Semaphore::new(CONCURRENT)) };
-        Box::pin(async { Ok(Component { dns: Some(Arc::new(server)), ..Component::default() }) })
+    fn deps(&self, out: &mut Deps) {
+        dial::deps(&self.options.dial, out);
+    }
+
+    fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
+        Box::pin(async move {
+            let setup = dial::Setup {
+                any_detour: self.old,
+                default_outbound: self.default_outbound,
+                ..dial::Setup::default()
+            };
+            let local = Local {
+                hosts: hosts::watch(hosts::SYSTEM),
+                resolv: resolv::watch(resolv::SYSTEM),
+                plain: Plain::new(&self.options.dial, setup, &cx)?,
+                turn: AtomicUsize::new(0),
+            };
+            // The first query should not be the one that waits for the disk.
+            tokio::join!(local.hosts.get(), local.resolv.get());
+            Ok(Component { dns: Some(Arc::new(local)), ..Component::default() })
+        })
     }
 }
 
 struct Local {
-    slots: Arc<Semaphore>,
+    hosts: Arc<Watched<Names>>,
+    resolv: Arc<Watched<Resolv>>,
+    plain: Plain,
+    /// Counts queries, for option `rotate`.
+    turn: AtomicUsize,
 }
 
 impl Local {
-    async fn ask(&self, name: &str, family: Family) -> Result<Vec<IpAddr>, ResolveError> {
-        let failed =
-            |message: String| ResolveError::Failed { name: name.into(), message: message.into() };
-        // The permit moves into the thread: a lookup that nobody waits for any more still counts.
-        let permit = self.slots.clone().acquire_owned().await.map_err(|e| failed(e.to_string()))?;
-        let host = name.to_owned();
-        let work = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let hints = AddrInfoHints {
-                address: match family {
-                    Family::V4 => AddrFamily::Inet.into(),
-                    Family::V6 => AddrFamily::Inet6.into(),
-                },
-                socktype: SockType::Stream.into(),
-                ..AddrInfoHints::default()
-            };
-            let mut found = Vec::new();
-            match getaddrinfo(Some(&host), None, Some(hints)) {
-                Ok(rows) => {
-                    for row in rows.flatten() {
-                        let ip = row.sockaddr.ip();
-                        if !found.contains(&ip) {
-                            found.push(ip);
-                        }
-                    }
-                    Ok(found)
-                }
-                Err(error) => match error.kind() {
-                    // The name exists, perhaps, but not in this family: that is an answer.
-                    LookupErrorKind::NoName | LookupErrorKind::NoData => Ok(found),
-                    _ => Err(std::io::Error::from(error).to_string()),
-                },
-            }
-        });
-        match tokio::time::timeout(TIMEOUT, work).await {
-            Ok(Ok(result)) => result.map_err(failed),
-            Ok(Err(panic)) => Err(failed(panic.to_string())),
-            Err(_) => Err(failed(format!("the system did not answer within {TIMEOUT:?}"))),
+    async fn answer(&self, query: Query<'_>) -> Result<Vec<u8>, ExchangeError> {
+        let asked = Asked::read(query)?;
+        if asked.family.is_some()
+            && let Some(addresses) = self.hosts.get().await.get(&asked.name)
+        {
+            return asked.addresses(addresses);
         }
+        // Such names are never asked of the DNS (RFC 7686 §2).
+        if asked.name == "onion" || asked.name.ends_with(".onion") {
+            return asked.no_such_name();
+        }
+        let known = self.resolv.known();
+        let conf = if known.no_reload { known } else { self.resolv.get().await };
+        let first = if conf.rotate { self.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let plan = Plan {
+            servers: &conf.servers,
+            first,
+            attempts: conf.attempts,
+            timeout: conf.timeout,
+            tcp: conf.tcp,
+            trust_ad: conf.trust_ad,
+        };
+        self.plain.ask(query, &asked, plan).await
     }
 }
 
 impl DnsServer for Local {
     fn exchange<'a>(&'a self, query: Query<'a>) -> BoxFuture<'a, Result<Vec<u8>, ExchangeError>> {
-        Box::pin(answer::addresses(query, async |name, family| self.ask(name, family).await))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_system_knows_localhost() {
-        let local = Local { slots: Arc::new(Semaphore::new(1)) };
-        let found = local.ask("localhost", Family::V4).await.expect("an answer");
-        assert_eq!(found, [IpAddr::from([127, 0, 0, 1])]);
-        let found = local.ask("no-such-name.invalid", Family::V4).await;
-        assert!(found.is_err() || found.is_ok_and(|found| found.is_empty()));
+        Box::pin(self.answer(query))
     }
 }
