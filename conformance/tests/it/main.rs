@@ -5,3 +5,4 @@ mod guards;
 mod harness;
 mod live;
 mod proxy;
+mod rules;

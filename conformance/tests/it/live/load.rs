@@ -159,8 +159,6 @@ async fn long(
         ensure!(expected.matches(&buffer), "wrong bytes came back");
         bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         write.write_all(&sent.take(buffer.len())).await.context("write")?;
-        // Long streams, not a flood: the daemon is a debug build and shares two cores with us.
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }
