@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use crosspoint_kernel::{Tag, addr::Host, component::Dep, resolve::Strategy, session::Session};
+use crosspoint_schema::decode::Prefix;
 
 use crate::{reject::Rejecter, sniff::Sniffer};
 
@@ -21,6 +22,8 @@ pub(crate) enum Action {
     Sniff(Sniff),
     /// Look the name up and go on.
     Resolve(Resolve),
+    /// Final: answer the DNS queries in it.
+    HijackDns,
 }
 
 /// Options of `route` and `route-options`.
@@ -70,11 +73,13 @@ pub(crate) struct Sniff {
 }
 
 /// The action `resolve`.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Resolve {
     pub(crate) server: Option<Tag>,
     pub(crate) strategy: Option<Strategy>,
     pub(crate) disable_cache: bool,
+    pub(crate) rewrite_ttl: Option<u32>,
+    pub(crate) client_subnet: Option<Prefix>,
 }
 
 impl Action {
@@ -138,8 +143,11 @@ impl fmt::Display for Action {
                     resolve.server.iter().map(ToString::to_string).collect();
                 parts.extend(resolve.strategy.map(|strategy| format!("{strategy:?}")));
                 parts.extend(resolve.disable_cache.then(|| "disable_cache".to_owned()));
+                parts.extend(resolve.rewrite_ttl.map(|ttl| format!("rewrite_ttl={ttl}")));
+                parts.extend(resolve.client_subnet.map(|subnet| format!("client_subnet={subnet}")));
                 list(f, "resolve", &parts)
             }
+            Self::HijackDns => f.write_str("hijack-dns"),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The route table: runs the rules for a connection.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use crosspoint_kernel::{
     BoxFuture, Tag,
-    addr::Target,
+    addr::{Host, Target},
     component::{Dep, Outbound},
     flow::Flow,
-    resolve::{Lookup, Strategy},
+    resolve::{self, Lookup},
     session::{Network, Session},
     slot::Slot,
     snapshot::{Decision, Namespace, PreMatch, RouteError, RouteTable, Snapshot},
@@ -17,7 +17,7 @@ use crosspoint_schema::{Config, ConfigError, options::RouteOptions};
 use tracing::{debug, info};
 
 use crate::{
-    action::{Action, Options},
+    action::{Action, Options, Resolve},
     compile::{self, Compiled, Entry},
     nat::{Mapped, Mapping},
     peek::{DNS_ENDS_SNIFFING, Gone, Peek, Sniff},
@@ -106,6 +106,8 @@ struct Run {
     ipv6: Option<bool>,
     /// The destination that the client knows, if a rule has changed it.
     original: Option<Target>,
+    /// The made-up address that the client knows the destination by.
+    fake: Option<Host>,
     /// Decide only what can be decided before a connection is accepted.
     pre_match: bool,
 }
@@ -124,18 +126,14 @@ enum Step<'a> {
     Done(Result<Decision, RouteError>),
     FindProcess,
     Sniff(Sniff<'a>),
-    Resolve {
-        server: Option<&'a Tag>,
-        strategy: Option<Strategy>,
-        disable_cache: bool,
-    },
+    Resolve(Cow<'a, Resolve>),
     /// Pre-match cannot tell.
     Unknown,
 }
 
 impl Run {
     fn new(pre_match: bool) -> Self {
-        Self { stage: Stage::Begin, next: 0, ipv6: None, original: None, pre_match }
+        Self { stage: Stage::Begin, next: 0, ipv6: None, original: None, fake: None, pre_match }
     }
 
     /// Goes on until something slow has to be done or a decision is made. Never waits.
@@ -143,7 +141,7 @@ impl Run {
         &mut self,
         table: &'a Table,
         session: &mut Session,
-        names: &Namespace,
+        snapshot: &Snapshot,
     ) -> Step<'a> {
         loop {
             match self.stage {
@@ -158,6 +156,9 @@ impl Run {
                 }
                 Stage::Process => {
                     self.stage = Stage::LegacySniff;
+                    if let Err(error) = self.name_address(session, &*snapshot.resolver) {
+                        return Step::Done(Err(error));
+                    }
                     self.ipv6 = session.target.host.ip().map(|ip| ip.is_ipv6());
                     if let Some(old) =
                         session.legacy.as_deref().filter(|old| old.sniff && !self.pre_match)
@@ -173,16 +174,50 @@ impl Run {
                     self.stage = Stage::LegacyResolve;
                     let strategy = session.legacy.as_deref().and_then(|old| old.domain_strategy);
                     if strategy.is_some() && has_name(session) {
-                        return Step::Resolve { server: None, strategy, disable_cache: false };
+                        return Step::Resolve(Cow::Owned(Resolve {
+                            strategy,
+                            ..Resolve::default()
+                        }));
                     }
                 }
                 Stage::LegacyResolve => {
                     self.stage = Stage::Rules;
                     session.legacy = None;
                 }
-                Stage::Rules => return self.rules(table, session, names),
+                Stage::Rules => return self.rules(table, session, &snapshot.names),
             }
         }
+    }
+
+    /// Finds the name that a client means by an address: that of a made-up one takes its place, that which the client
+    /// was told the address for is noted.
+    fn name_address(
+        &mut self,
+        session: &mut Session,
+        resolver: &dyn resolve::Resolve,
+    ) -> Result<(), RouteError> {
+        let Some(ip) = session.target.host.ip() else { return Ok(()) };
+        match resolver.fake_name(ip) {
+            Some(None) => {
+                let why = "missing fakeip record, try enable `experimental.cache_file`";
+                return Err(RouteError(why.to_owned()));
+            }
+            Some(Some(name)) if !name.is_empty() => {
+                debug!(conn = session.id, "found fakeip domain: {name}");
+                self.fake =
+                    Some(std::mem::replace(&mut session.target.host, Host::Name(name.into())));
+                session.udp.disable_domain_unmapping = false;
+            }
+            Some(_) => {}
+            None if session.domain.is_none() => {
+                session.domain = resolver.mapped_name(ip);
+                if let Some(name) = &session.domain {
+                    debug!(conn = session.id, "found reserve mapped domain: {name}");
+                }
+            }
+            None => {}
+        }
+        Ok(())
     }
 
     fn rules<'a>(
@@ -219,13 +254,10 @@ impl Run {
                     });
                 }
                 Action::Resolve(action) if has_name(session) => {
-                    return Step::Resolve {
-                        server: action.server.as_ref(),
-                        strategy: action.strategy,
-                        disable_cache: action.disable_cache,
-                    };
+                    return Step::Resolve(Cow::Borrowed(action));
                 }
                 Action::Resolve(_) => {}
+                Action::HijackDns => return Step::Done(Ok(Decision::HijackDns)),
             }
         }
     }
@@ -245,19 +277,21 @@ impl Run {
             self.original = Some(session.target.clone());
         }
         options.apply(session);
+        // A client that knows a made-up address can be answered from no other.
+        session.udp.disable_domain_unmapping &= self.fake.is_none();
     }
 
     /// How datagrams have to be mapped so that the client does not notice what rules did to its destination.
-    fn mapping(self, session: &Session) -> Option<Mapping> {
+    fn mapping(&self, session: &Session) -> Option<Mapping> {
         let target = &session.target;
-        match (session.resolved.first(), self.original) {
+        match (session.resolved.first(), &self.original) {
             (Some(ip), original) if target.host.name().is_some() => Some(Mapping::Host {
-                client: original.map_or_else(|| target.host.clone(), |original| original.host),
+                client: original.as_ref().unwrap_or(target).host.clone(),
                 server: (*ip).into(),
-                back: !session.udp.disable_domain_unmapping,
+                back: self.fake.is_some() || !session.udp.disable_domain_unmapping,
             }),
-            (_, Some(original)) if original != *target => {
-                Some(Mapping::Target { client: original, server: target.clone() })
+            (_, Some(original)) if original != target => {
+                Some(Mapping::Target { client: original.clone(), server: target.clone() })
             }
             _ => None,
         }
@@ -326,10 +360,10 @@ impl RouteTable for Table {
     ) -> BoxFuture<'a, Result<Decision, RouteError>> {
         let mut run = Run::new(false);
         // Most connections need nothing slow: they cost a small allocation and no state machine.
-        match run.advance(self, session, &snapshot.names) {
+        match run.advance(self, session, snapshot) {
             Step::Done(result) => {
-                if result.is_ok() {
-                    map_packets(run, session, flow);
+                if let Ok(Decision::Outbound(_)) = &result {
+                    map_packets(&run, session, flow);
                 }
                 Box::pin(std::future::ready(result))
             }
@@ -340,7 +374,7 @@ impl RouteTable for Table {
     fn pre_match(&self, session: &mut Session, snapshot: &Snapshot) -> PreMatch {
         // What options change must not last: the rules run again when the connection is accepted.
         let mut session = session.clone();
-        match Run::new(true).advance(self, &mut session, &snapshot.names) {
+        match Run::new(true).advance(self, &mut session, snapshot) {
             Step::Done(Ok(Decision::Reject(how))) => PreMatch::Reject(how),
             // Everything else, errors included, is told to the accepted connection.
             _ => PreMatch::Accept,
@@ -362,7 +396,9 @@ async fn drive(
             Step::Done(result) => {
                 if result.is_ok() {
                     peek.give_back(flow);
-                    map_packets(run, session, flow);
+                }
+                if let Ok(Decision::Outbound(_)) = &result {
+                    map_packets(&run, session, flow);
                 }
                 return result;
             }
@@ -375,11 +411,13 @@ async fn drive(
                 find_process(session, here).await;
             }
             Step::Sniff(sniff) => peek.sniff(sniff, session, flow).await?,
-            Step::Resolve { server, strategy, disable_cache } => {
+            Step::Resolve(action) => {
                 let lookup = Lookup {
-                    server: server.map(|tag| &**tag),
-                    strategy,
-                    disable_cache,
+                    server: action.server.as_deref(),
+                    strategy: action.strategy,
+                    disable_cache: action.disable_cache,
+                    rewrite_ttl: action.rewrite_ttl,
+                    client_subnet: action.client_subnet,
                     session: Some(&*session),
                     ..Lookup::new(session.target.host.name().unwrap_or_default())
                 };
@@ -389,14 +427,24 @@ async fn drive(
             }
             Step::Unknown => {}
         }
-        step = run.advance(table, session, &snapshot.names);
+        step = run.advance(table, session, snapshot);
     }
 }
 
-fn map_packets(run: Run, session: &Session, flow: &mut Flow) {
-    if let Flow::Packet(packets) = flow
-        && let Some(mapping) = run.mapping(session)
-    {
+/// Lets a client see what it knows; `run` knows what has become of its destination.
+fn map_packets(run: &Run, session: &Session, flow: &mut Flow) {
+    let Flow::Packet(packets) = flow else { return };
+    let name = match &run.original {
+        Some(original) => &original.host,
+        None => &session.target.host,
+    };
+    let fake = run.fake.as_ref().map(|fake| Mapping::Host {
+        client: fake.clone(),
+        server: name.clone(),
+        back: true,
+    });
+    // The made-up address lies nearest to the client.
+    for mapping in fake.into_iter().chain(run.mapping(session)) {
         let inner = std::mem::replace(packets, Box::new(Gone));
         *packets = Box::new(Mapped::new(inner, mapping));
     }

@@ -40,9 +40,9 @@ pub(super) fn compile(action: &RuleAction) -> Result<Action, Refusal> {
             };
             Action::Reject(Rejecter::new(how, reject.no_drop))
         }
-        RuleAction::HijackDns => return Err(Refusal::not_built("action", "hijack-dns")),
+        RuleAction::HijackDns => Action::HijackDns,
         RuleAction::Sniff(options) => Action::Sniff(sniff(options)?),
-        RuleAction::Resolve(options) => Action::Resolve(resolve(options)?),
+        RuleAction::Resolve(options) => Action::Resolve(resolve(options)),
     })
 }
 
@@ -118,16 +118,12 @@ fn sniff(options: &SniffAction) -> Result<Sniff, Refusal> {
     })
 }
 
-fn resolve(options: &ResolveAction) -> Result<Resolve, Refusal> {
-    if options.rewrite_ttl.is_some() {
-        return Err(Refusal::not_built("rewrite_ttl", "rewrite_ttl"));
-    }
-    if options.client_subnet.is_some() {
-        return Err(Refusal::not_built("client_subnet", "client_subnet"));
-    }
-    Ok(Resolve {
+fn resolve(options: &ResolveAction) -> Resolve {
+    Resolve {
         server: (!options.server.is_empty()).then(|| options.server.as_str().into()),
         strategy: dial::strategy(options.strategy),
         disable_cache: options.disable_cache,
-    })
+        rewrite_ttl: options.rewrite_ttl,
+        client_subnet: options.client_subnet.map(|subnet| subnet.0),
+    }
 }

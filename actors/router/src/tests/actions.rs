@@ -78,6 +78,114 @@ async fn resolved_addresses_match() {
 }
 
 #[tokio::test]
+async fn what_a_lookup_is_told() {
+    let action = r#"{"action": "resolve", "rewrite_ttl": 7, "client_subnet": "192.0.2.0/24"}"#;
+    let (word, _) = decide(&rules(action), "tcp h.known:80 from=10.0.0.9:999").await;
+    assert_eq!(word, "lookup 7 192.0.2.0/24 of 10.0.0.9:999: no such host");
+}
+
+#[tokio::test]
+async fn dns_is_taken_over() {
+    let rules = rules(
+        r#"{"action": "resolve"}, {"port": 53, "action": "hijack-dns"}, {"action": "reject"}"#,
+    );
+    assert_eq!(decide(&rules, "udp h.known:53").await.0, "hijack-dns");
+    assert_eq!(decide(&rules, "tcp 10.0.0.1:53").await.0, "hijack-dns");
+    assert_eq!(decide(&rules, "tcp 10.0.0.1:54").await.0, "refuse");
+}
+
+#[tokio::test]
+async fn made_up_addresses_become_names() {
+    let rules = rules(
+        r#"{"ip_version": 4, "outbound": "b"}, {"domain": "fake.known", "outbound": "a"},
+           {"domain": "told.example", "outbound": "tcp"}"#,
+    );
+    let (word, session) = decide(&rules, "tcp 198.18.0.1:443").await;
+    assert_eq!((word.as_str(), session.target.to_string().as_str()), ("a", "fake.known:443"));
+    assert_eq!(
+        decide(&rules, "tcp 198.18.0.2:443").await.0,
+        "missing fakeip record, try enable `experimental.cache_file`"
+    );
+    // What the client was told an address for is no destination, but rules see it, unless there is something better.
+    let told = self::rules(r#"{"domain": "told.example", "outbound": "a"}"#);
+    let (word, session) = decide(&told, "tcp 203.0.113.9:443").await;
+    assert_eq!((word.as_str(), session.target.to_string().as_str()), ("a", "203.0.113.9:443"));
+    assert_eq!(decide(&told, "tcp 203.0.113.9:443 domain=other.example").await.0, "final");
+}
+
+/// One datagram there and back: where it goes, and from where its answer comes.
+async fn there_and_back(rules: &Rules, to: &str, from: Option<&str>) -> (String, String) {
+    let snapshot = snapshot(rules);
+    let mut session = session(&format!("udp {to}"));
+    let target = session.target.clone();
+    let sent = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let mut flow = Flow::Packet(Box::new(Echo { target, sent: sent.clone() }));
+    assert!(matches!(route(&snapshot, &mut session, &mut flow).await, Ok(Decision::Outbound(_))));
+    let Flow::Packet(mut packets) = flow else { panic!("no packets") };
+    let mut batch = Batch::new();
+    std::future::poll_fn(|cx| packets.poll_recv(cx, &mut batch)).await.unwrap();
+    let there = batch.peer(0).to_string();
+    if let Some((host, port)) = from.and_then(|from| from.rsplit_once(':')) {
+        batch.set_peer(0, Target::new(host, port.parse().unwrap()));
+    }
+    std::future::poll_fn(|cx| packets.poll_send(cx, &mut batch)).await.unwrap();
+    let back = sent.lock().join(" ");
+    (there, back)
+}
+
+struct Echo {
+    target: Target,
+    sent: Arc<parking_lot::Mutex<Vec<String>>>,
+}
+
+impl PacketIo for Echo {
+    fn poll_recv(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+        batch: &mut Batch,
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        batch.push(b"x", self.target.clone());
+        std::task::Poll::Ready(Ok(1))
+    }
+
+    fn poll_send(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+        batch: &mut Batch,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        self.sent.lock().extend((0..batch.len()).map(|at| batch.peer(at).to_string()));
+        batch.clear();
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn answers_come_from_the_made_up_address() {
+    let fake = "198.18.0.1:53";
+    for (text, from, there) in [
+        (r#"{"outbound": "a"}"#, None, "fake.known:53"),
+        (r#"{"outbound": "a", "udp_disable_domain_unmapping": true}"#, None, "fake.known:53"),
+        (r#"{"action": "resolve"}"#, None, "192.0.2.7:53"),
+        (
+            r#"{"action": "resolve"}, {"outbound": "a", "udp_disable_domain_unmapping": true}"#,
+            None,
+            "192.0.2.7:53",
+        ),
+        (r#"{"outbound": "a", "override_address": "10.0.0.1"}"#, None, "10.0.0.1:53"),
+        (
+            r#"{"outbound": "a", "override_address": "10.0.0.1", "override_port": 54}"#,
+            Some("10.0.0.1:54"),
+            "10.0.0.1:54",
+        ),
+    ] {
+        let found = there_and_back(&rules(text), fake, from).await;
+        assert_eq!(found, (there.to_owned(), fake.to_owned()), "{text}");
+    }
+    let other = there_and_back(&rules(r#"{"outbound": "a"}"#), fake, Some("192.0.2.9:1")).await;
+    assert_eq!(other.1, "192.0.2.9:1");
+}
+
+#[tokio::test]
 async fn rejections() {
     for (action, expected) in [
         (r#"{"action": "reject"}"#, "refuse"),

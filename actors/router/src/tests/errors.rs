@@ -97,22 +97,11 @@ fn logical_rules() {
 
 #[test]
 fn what_this_build_lacks() {
-    rule(r#"{"action": "hijack-dns"}"#, "action: hijack-dns is not in this build", ".action");
     rule(r#"{"tls_fragment": true}"#, "action: tls_fragment is not in this build", ".tls_fragment");
     rule(
         r#"{"action": "route-options", "tls_record_fragment": true}"#,
         "action: tls_record_fragment is not in this build",
         ".tls_record_fragment",
-    );
-    rule(
-        r#"{"action": "resolve", "rewrite_ttl": 1}"#,
-        "action: rewrite_ttl is not in this build",
-        ".rewrite_ttl",
-    );
-    rule(
-        r#"{"action": "resolve", "client_subnet": "1.1.1.0/24"}"#,
-        "action: client_subnet is not in this build",
-        ".client_subnet",
     );
     check(
         r#"{"rule_set": [{"type": "inline", "tag": "x", "rules": [{"domain": "a"}]}]}"#,

@@ -55,7 +55,8 @@ impl Outbound for Carries {
     }
 }
 
-/// Knows names ending in `.known`, as 192.0.2.7 and 2001:db8::7; tells which server was asked.
+/// Knows names ending in `.known`, as 192.0.2.7 and 2001:db8::7; tells which server was asked. 198.18.0.1 is made up for
+/// `fake.known`, other addresses of that network stand for nothing; somebody was told 203.0.113.9 for `told.example`.
 struct Names;
 
 impl Resolve for Names {
@@ -66,6 +67,10 @@ impl Resolve for Names {
         Box::pin(async move {
             if let Some(server) = lookup.server.filter(|server| *server != "dns") {
                 return Err(ResolveError::NoServer(server.into()));
+            }
+            if let (Some(ttl), Some(subnet)) = (lookup.rewrite_ttl, lookup.client_subnet) {
+                let said = format!("{ttl} {subnet} of {}", lookup.session.unwrap().source);
+                return Err(ResolveError::NotFound { name: said.into() });
             }
             if !lookup.name.ends_with(".known") {
                 return Err(ResolveError::NotFound { name: lookup.name.into() });
@@ -79,6 +84,15 @@ impl Resolve for Names {
                 _ => vec![v4, v6],
             })
         })
+    }
+
+    fn fake_name(&self, ip: IpAddr) -> Option<Option<Box<str>>> {
+        let text = ip.to_string();
+        text.starts_with("198.18.").then(|| (text == "198.18.0.1").then(|| "fake.known".into()))
+    }
+
+    fn mapped_name(&self, ip: IpAddr) -> Option<Box<str>> {
+        (ip.to_string() == "203.0.113.9").then(|| "told.example".into())
     }
 }
 
