@@ -355,3 +355,41 @@ async fn a_flood_of_clients_and_packets_stays_bounded() {
     assert!(nat.len() < 8);
     task.abort();
 }
+
+/// Answers come from the address that was asked, to each of several clients, whatever the socket is bound to.
+#[tokio::test]
+async fn a_shared_socket_answers_each_client_from_where_it_asked() {
+    for (addr, asked) in [
+        ("127.0.0.1:0", &["127.0.0.1"][..]),
+        ("[::1]:0", &["::1"]),
+        ("[::]:0", &["127.0.0.1", "127.0.0.2", "::1"]),
+        ("0.0.0.0:0", &["127.0.0.1", "127.0.0.2"]),
+    ] {
+        let socket = Arc::new(bind(addr).await);
+        let port = socket.local_addr().unwrap().port();
+        let mut shared = SharedUdp::on(socket).unwrap();
+        let mut clients = Vec::new();
+        for n in 0..40 {
+            let asked: std::net::IpAddr = asked[n % asked.len()].parse().unwrap();
+            let local = if asked.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+            let client = bind(local).await;
+            client.send_to(&payload(20 + n, n), (asked, port)).await.unwrap();
+            clients.push((client, SocketAddr::new(asked, port)));
+        }
+        let (mut answered, mut batch, mut backs) = (0, Batch::new(), Vec::new());
+        while answered < clients.len() {
+            timeout(SHORT, shared.readable()).await.unwrap().unwrap();
+            while let Ok(got) = shared.try_recv(&mut batch, &mut backs) {
+                assert_eq!(backs.len(), got);
+                answered += got;
+                timeout(SHORT, shared.send(&mut batch, &mut backs)).await.unwrap().unwrap();
+                assert!(batch.is_empty() && backs.is_empty());
+            }
+        }
+        let mut buffer = [0; 100];
+        for (n, (client, server)) in clients.iter().enumerate() {
+            let (len, from) = timeout(SHORT, client.recv_from(&mut buffer)).await.unwrap().unwrap();
+            assert_eq!((&buffer[..len], from), (&*payload(20 + n, n), *server), "{addr}");
+        }
+    }
+}
