@@ -1,10 +1,11 @@
 //! Rule-sets as they are matched.
 
-use crosspoint_schema::options::{HeadlessMatchers, HeadlessRule, RuleSetFile};
+use crosspoint_schema::options::{HeadlessMatchers, RuleSetFile};
 
 use crate::{
-    compile::{Fields, Refusal},
+    compile::{Binary, Fields, Refusal},
     facts::Facts,
+    format,
     rule::{Rule, State},
     slot::Compat,
 };
@@ -33,32 +34,28 @@ impl Compiled {
     ///
     /// # Errors
     /// The first rule that is refused, in the reference's words.
-    pub fn from_file(file: &RuleSetFile, compat: Compat) -> Result<Self, RuleError> {
-        Self::from_rules(&file.rules.rules, compat)
+    pub fn from_file(file: RuleSetFile, compat: Compat) -> Result<Self, RuleError> {
+        Self::new(file.into(), compat)
     }
 
-    /// Compiles rules, of an inline set for instance.
+    /// Compiles the rules of any file, or of an inline set.
     ///
     /// # Errors
     /// The first rule that is refused, in the reference's words.
-    pub fn from_rules(rules: &[HeadlessRule], compat: Compat) -> Result<Self, RuleError> {
-        let compile = |(index, options): (usize, &HeadlessRule)| {
+    pub fn new(rules: format::Rules, compat: Compat) -> Result<Self, RuleError> {
+        let any = |test: &dyn Fn(&format::DefaultRule) -> bool| {
+            rules.rules.iter().any(|rule| has(rule, test))
+        };
+        let ip_cidr = any(&|rule| !rule.matchers.ip_cidr.is_empty() || rule.ips.is_some());
+        let process = any(&|rule| looks_at_process(&rule.matchers));
+        let wifi = any(&|rule| {
+            !rule.matchers.wifi_ssid.is_empty() || !rule.matchers.wifi_bssid.is_empty()
+        });
+        let compile = |(index, options)| {
             rule(options, compat).map_err(|refusal| RuleError { index, refusal })
         };
-        let compiled = rules.iter().enumerate().map(compile).collect::<Result<_, _>>()?;
-        let any =
-            |test: &dyn Fn(&HeadlessMatchers) -> bool| rules.iter().any(|rule| has(rule, test));
-        Ok(Self {
-            rules: compiled,
-            ip_cidr: any(&|m| !m.ip_cidr.is_empty()),
-            process: any(&|m| {
-                !m.process_name.is_empty()
-                    || !m.process_path.is_empty()
-                    || !m.process_path_regex.is_empty()
-                    || !m.package_name.is_empty()
-            }),
-            wifi: any(&|m| !m.wifi_ssid.is_empty() || !m.wifi_bssid.is_empty()),
-        })
+        let rules = rules.rules.into_iter().enumerate().map(compile).collect::<Result<_, _>>()?;
+        Ok(Self { rules, ip_cidr, process, wifi })
     }
 
     /// The numbers of the rules that match, each looked at by itself.
@@ -97,29 +94,57 @@ impl Compiled {
     }
 }
 
-fn rule(options: &HeadlessRule, compat: Compat) -> Result<Rule, Refusal> {
-    if !options.is_valid() {
+fn rule(options: format::Rule, compat: Compat) -> Result<Rule, Refusal> {
+    if !is_valid(&options) {
         return Err(Refusal::whole("missing conditions"));
     }
     match options {
-        HeadlessRule::Default(matchers) => {
-            let mut fields = Fields::from(&**matchers);
+        format::Rule::Default(options) => {
+            let format::DefaultRule { matchers, names, adguard, source_ips, ips } = *options;
+            let mut fields = Fields::from(&matchers);
             if compat.no_query_type {
                 fields.query_type = &[];
             }
-            Rule::headless(&fields)
+            fields.binary = Binary {
+                domains: names.map(Into::into),
+                adguard: adguard.map(Into::into),
+                source_cidrs: source_ips.map(Into::into),
+                cidrs: ips.map(Into::into),
+            };
+            Rule::headless(fields)
         }
-        HeadlessRule::Logical(logical) => {
-            Rule::logical(&logical.mode, &logical.rules, logical.invert, |inner| {
-                rule(inner, compat)
-            })
+        format::Rule::Logical(logical) => {
+            Rule::logical(&logical.mode, logical.rules, logical.invert, |inner| rule(inner, compat))
         }
     }
 }
 
-fn has(rule: &HeadlessRule, test: &dyn Fn(&HeadlessMatchers) -> bool) -> bool {
+/// Whether the rule has conditions.
+fn is_valid(rule: &format::Rule) -> bool {
     match rule {
-        HeadlessRule::Default(matchers) => test(matchers),
-        HeadlessRule::Logical(logical) => logical.rules.iter().any(|rule| has(rule, test)),
+        format::Rule::Default(rule) => {
+            let format::DefaultRule { matchers, names, adguard, source_ips, ips } = &**rule;
+            names.is_some()
+                || adguard.is_some()
+                || source_ips.is_some()
+                || ips.is_some()
+                || *matchers
+                    != HeadlessMatchers { invert: matchers.invert, ..HeadlessMatchers::default() }
+        }
+        format::Rule::Logical(rule) => !rule.rules.is_empty() && rule.rules.iter().all(is_valid),
     }
+}
+
+fn has(rule: &format::Rule, test: &dyn Fn(&format::DefaultRule) -> bool) -> bool {
+    match rule {
+        format::Rule::Default(rule) => test(rule),
+        format::Rule::Logical(logical) => logical.rules.iter().any(|rule| has(rule, test)),
+    }
+}
+
+fn looks_at_process(m: &HeadlessMatchers) -> bool {
+    !m.process_name.is_empty()
+        || !m.process_path.is_empty()
+        || !m.process_path_regex.is_empty()
+        || !m.package_name.is_empty()
 }

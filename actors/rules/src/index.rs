@@ -3,7 +3,7 @@
 //! A rule of which one group consists of names, addresses, ports or tags only is filed under them; it is looked
 //! at when the connection has one of them. Every other rule is looked at always. Rules keep their order.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr};
 
 use crate::{
     facts::Facts,
@@ -16,6 +16,9 @@ const WORTHWHILE: usize = 24;
 
 /// A rule for more ports than this is not filed by port.
 const FEW_PORTS: usize = 64;
+
+/// A rule with more names or prefixes than this has a set that answers as fast as the index, and more compactly.
+const MANY: usize = 1024;
 
 /// The index of a rule list.
 #[derive(Debug, Default)]
@@ -53,18 +56,7 @@ impl Index {
     /// under a group.
     fn file(&mut self, at: u32, rule: &DefaultRule) -> bool {
         let groups = rule.sets.is_none();
-        let plain = |item: &Item| matches!(item, Item::Domain(_) | Item::Cidr(_));
-        let mut address = rule.name.iter().chain(&rule.ip);
-        if groups && address.clone().next().is_some() && address.clone().all(plain) {
-            for item in address.by_ref() {
-                match item {
-                    Item::Domain(set) => {
-                        set.names().for_each(|(name, how)| self.domains.file(at, name, how));
-                    }
-                    Item::Cidr(set) => self.destinations.file(at, set),
-                    _ => {}
-                }
-            }
+        if groups && self.file_address(at, rule) {
             return true;
         }
         if groups && let [Item::SourceCidr(set)] = &*rule.source_address {
@@ -91,6 +83,27 @@ impl Index {
             return true;
         }
         false
+    }
+
+    fn file_address(&mut self, at: u32, rule: &DefaultRule) -> bool {
+        let (mut names, mut cidrs) = (Vec::new(), Vec::new());
+        for item in rule.name.iter().chain(&rule.ip) {
+            match item {
+                Item::Domain(set) => match set.names(MANY) {
+                    Some(some) => names.extend(some),
+                    None => return false,
+                },
+                Item::Cidr(set) if set.ranges() <= MANY => cidrs.push(set),
+                _ => return false,
+            }
+        }
+        for (name, how) in &names {
+            self.domains.file(at, name, *how);
+        }
+        for set in &cidrs {
+            self.destinations.file(at, set);
+        }
+        !names.is_empty() || !cidrs.is_empty()
     }
 
     /// The rules from `next` on that may match, in order.
@@ -152,7 +165,7 @@ fn file_texts(map: &mut HashMap<Box<str>, Vec<u32>>, at: u32, set: &TextSet) {
 /// Rules by domain name. The rules of a name are a list within one vector, since most names have one.
 #[derive(Debug, Default)]
 struct Domains {
-    heads: HashMap<Arc<str>, u32>,
+    heads: HashMap<Box<str>, u32>,
     filed: Vec<Filed>,
 }
 
@@ -167,12 +180,12 @@ struct Filed {
 const END: u32 = u32::MAX;
 
 impl Domains {
-    fn file(&mut self, rule: u32, name: &Arc<str>, how: u8) {
+    fn file(&mut self, rule: u32, name: &str, how: u8) {
         let at = self.filed.len() as u32;
         let next = match self.heads.get_mut(name) {
             Some(head) => std::mem::replace(head, at),
             None => {
-                self.heads.insert(name.clone(), at);
+                self.heads.insert(name.into(), at);
                 END
             }
         };

@@ -25,6 +25,8 @@ mod names;
 mod rule;
 mod sets;
 mod slot;
+#[cfg(test)]
+mod tests;
 
 pub use compile::Refusal;
 pub use dns::DnsMatcher;

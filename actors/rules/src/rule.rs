@@ -5,7 +5,7 @@ use crosspoint_kernel::session::Network;
 use crate::{
     device,
     facts::Facts,
-    item::{CidrSet, DomainSet, Keywords, PortSet, Regexes, TextSet, is_private},
+    item::{AdGuardSet, CidrSet, DomainSet, Keywords, PortSet, Regexes, TextSet, is_private},
     sets::SetItem,
 };
 
@@ -25,6 +25,7 @@ pub(crate) enum Item {
     Domain(DomainSet),
     Keyword(Keywords),
     Regex(Regexes),
+    AdGuard(AdGuardSet),
     SourceCidr(CidrSet),
     SourcePrivate,
     Cidr(CidrSet),
@@ -69,6 +70,7 @@ impl Item {
             Self::Domain(set) => facts.domain().is_some_and(|domain| set.contains(domain)),
             Self::Keyword(words) => facts.domain().is_some_and(|domain| words.is_in(domain)),
             Self::Regex(list) => facts.domain().is_some_and(|domain| list.is_match(domain)),
+            Self::AdGuard(set) => facts.domain().is_some_and(|domain| set.contains(domain)),
             Self::SourceCidr(set) => facts.source().is_some_and(|ip| set.contains(ip)),
             Self::SourcePrivate => facts.source().is_some_and(is_private),
             Self::Cidr(set) if state.match_source => {

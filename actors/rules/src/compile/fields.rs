@@ -4,7 +4,7 @@ use crosspoint_schema::options::{
     DnsRuleMatchers, HeadlessMatchers, InterfaceType, QueryType, RuleMatchers,
 };
 
-use crate::item::{CidrSet, DomainSet};
+use crate::item::{AdGuardSet, CidrSet, DomainSet};
 
 /// What matchers may hold: rules of the router, DNS rules and rules of a set have most of it in common.
 #[derive(Debug, Default)]
@@ -58,9 +58,10 @@ pub(crate) struct Fields<'a> {
 }
 
 /// Matchers of a binary rule-set. One counts only where the list of the same name is empty.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Binary {
     pub(crate) domains: Option<DomainSet>,
+    pub(crate) adguard: Option<AdGuardSet>,
     pub(crate) source_cidrs: Option<CidrSet>,
     pub(crate) cidrs: Option<CidrSet>,
 }

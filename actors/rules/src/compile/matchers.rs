@@ -5,7 +5,7 @@ use tracing::warn;
 
 use super::{Fields, Refusal};
 use crate::{
-    item::{CidrSet, DomainSet, Keywords, PortSet, Regexes, TextSet},
+    item::{AdGuardSet, CidrSet, DomainSet, Keywords, PortSet, Regexes, TextSet},
     rule::{DefaultRule, Item, Kind, Rule},
     sets::SetItem,
     slot::RuleSets,
@@ -20,7 +20,7 @@ const NO_GEOIP: &str =
 const ANY_OUTBOUND: &str = "any";
 
 /// Compiles matchers; errors come in the order in which the reference reads the members.
-pub(super) fn compile(m: &Fields<'_>, sets: &RuleSets) -> Result<Rule, Refusal> {
+pub(super) fn compile(mut m: Fields<'_>, sets: &RuleSets) -> Result<Rule, Refusal> {
     let mut items = Vec::new();
     texts(&mut items, m.inbound, Item::Inbound);
     match m.ip_version {
@@ -42,22 +42,23 @@ pub(super) fn compile(m: &Fields<'_>, sets: &RuleSets) -> Result<Rule, Refusal> 
     texts(&mut items, m.auth_user, Item::AuthUser);
     texts(&mut items, m.protocol, Item::Protocol);
     texts(&mut items, m.client, Item::Client);
-    let name = names(m)?;
+    let binary = std::mem::take(&mut m.binary);
+    let name = names(&m, binary.domains, binary.adguard)?;
 
     let (mut source_address, mut ip) = (Vec::new(), Vec::new());
     if !m.source_ip_cidr.is_empty() {
         let set = cidrs("source_ip_cidr", "source_ip_cidr", m.source_ip_cidr)?;
         source_address.push(Item::SourceCidr(set));
-    } else if let Some(set) = &m.binary.source_cidrs {
-        source_address.push(Item::SourceCidr(set.clone()));
+    } else if let Some(set) = binary.source_cidrs {
+        source_address.push(Item::SourceCidr(set));
     }
     if m.source_ip_is_private {
         source_address.push(Item::SourcePrivate);
     }
     if !m.ip_cidr.is_empty() {
         ip.push(Item::Cidr(cidrs("ip_cidr", m.ip_cidr_name, m.ip_cidr)?));
-    } else if let Some(set) = &m.binary.cidrs {
-        ip.push(Item::Cidr(set.clone()));
+    } else if let Some(set) = binary.cidrs {
+        ip.push(Item::Cidr(set));
     }
     if m.ip_is_private {
         ip.push(Item::Private);
@@ -86,7 +87,7 @@ pub(super) fn compile(m: &Fields<'_>, sets: &RuleSets) -> Result<Rule, Refusal> 
         let any = m.outbound.iter().any(|tag| tag == ANY_OUTBOUND);
         items.push(Item::Outbound((!any).then(|| TextSet::new(m.outbound))));
     }
-    device(&mut items, m);
+    device(&mut items, &m);
     let sets = (!m.rule_set.is_empty()).then(|| {
         if m.old_match_source {
             warn!("{}", BAD_MATCH_SOURCE.message());
@@ -107,15 +108,19 @@ pub(super) fn compile(m: &Fields<'_>, sets: &RuleSets) -> Result<Rule, Refusal> 
 }
 
 /// What looks at the name of the destination.
-fn names(m: &Fields<'_>) -> Result<Vec<Item>, Refusal> {
+fn names(
+    m: &Fields<'_>,
+    domains: Option<DomainSet>,
+    adguard: Option<AdGuardSet>,
+) -> Result<Vec<Item>, Refusal> {
     let mut items = Vec::new();
     if !m.domain.is_empty() || !m.domain_suffix.is_empty() {
         let key = if m.domain.iter().any(String::is_empty) { "domain" } else { "domain_suffix" };
         let set =
             DomainSet::new(m.domain, m.domain_suffix).map_err(|error| Refusal::new(key, error))?;
         items.push(Item::Domain(set));
-    } else if let Some(set) = &m.binary.domains {
-        items.push(Item::Domain(set.clone()));
+    } else if let Some(set) = domains {
+        items.push(Item::Domain(set));
     }
     if !m.domain_keyword.is_empty() {
         let words = Keywords::new(m.domain_keyword)
@@ -125,6 +130,7 @@ fn names(m: &Fields<'_>) -> Result<Vec<Item>, Refusal> {
     if !m.domain_regex.is_empty() {
         items.push(Item::Regex(regexes("domain_regex", m.domain_regex)?));
     }
+    items.extend(adguard.map(Item::AdGuard));
     for (key, list, message) in [
         ("geosite", m.geosite, NO_GEOSITE),
         ("source_geoip", m.source_geoip, NO_GEOIP),

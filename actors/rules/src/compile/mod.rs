@@ -7,7 +7,7 @@ use std::fmt;
 
 use crosspoint_schema::options::{DnsRule, RuleMatchers};
 
-pub(crate) use fields::Fields;
+pub(crate) use fields::{Binary, Fields};
 
 use crate::{
     rule::{Kind, Rule},
@@ -54,7 +54,7 @@ impl Rule {
     /// # Errors
     /// What the reference refuses, to be put behind `parse rule[N]: `.
     pub fn matchers(matchers: &RuleMatchers, sets: &RuleSets) -> Result<Self, Refusal> {
-        matchers::compile(&Fields::from(matchers), sets)
+        matchers::compile(Fields::from(matchers), sets)
     }
 
     /// Combines rules as `mode` tells, each compiled by `compile`.
@@ -63,9 +63,9 @@ impl Rule {
     /// A mode that is neither `and` nor `or`; then the first rule that is refused.
     pub fn logical<T>(
         mode: &str,
-        rules: &[T],
+        rules: impl IntoIterator<Item = T>,
         invert: bool,
-        compile: impl Fn(&T) -> Result<Self, Refusal>,
+        compile: impl Fn(T) -> Result<Self, Refusal>,
     ) -> Result<Self, Refusal> {
         let or = match mode {
             "and" => false,
@@ -74,7 +74,7 @@ impl Rule {
                 return Err(Refusal::new("mode", format_args!("unknown logical mode: {other}")));
             }
         };
-        let rules = rules.iter().enumerate().map(|(index, inner)| {
+        let rules = rules.into_iter().enumerate().map(|(index, inner)| {
             compile(inner).map_err(|refusal| Refusal {
                 path: format!(".rules[{index}]{}", refusal.path),
                 message: format!("sub rule[{index}]: {}", refusal.message),
@@ -89,14 +89,15 @@ impl Rule {
             return Err(Refusal::whole("missing conditions"));
         }
         match rule {
-            DnsRule::Default(rule) => matchers::compile(&Fields::from(&rule.matchers), sets),
+            DnsRule::Default(rule) => matchers::compile(Fields::from(&rule.matchers), sets),
             DnsRule::Logical(rule) => {
                 Self::logical(&rule.mode, &rule.rules, rule.invert, |rule| Self::dns(rule, sets))
             }
         }
     }
 
-    pub(crate) fn headless(fields: &Fields<'_>) -> Result<Self, Refusal> {
+    /// Compiles a rule of a set, which refers to no other set.
+    pub(crate) fn headless(fields: Fields<'_>) -> Result<Self, Refusal> {
         matchers::compile(fields, &RuleSets::default())
     }
 }

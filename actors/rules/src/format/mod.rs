@@ -16,7 +16,7 @@ mod bytes;
 mod error;
 pub mod geoip;
 pub mod geosite;
-mod names;
+pub(crate) mod names;
 mod ranges;
 pub mod source;
 pub mod srs;
@@ -98,9 +98,9 @@ impl Rules {
         any(&self.rules, &|rule| rule.adguard.is_some())
     }
 
-    /// The number of rules that have `process_path_regex`, which binary files leave out.
+    /// Whether a rule has `process_path_regex`, which is not written to binary files.
     #[must_use]
-    pub fn any_process_path_regex(&self) -> bool {
+    pub fn has_process_path_regex(&self) -> bool {
         any(&self.rules, &|rule| !rule.matchers.process_path_regex.is_empty())
     }
 

@@ -9,15 +9,15 @@ use std::{collections::HashSet, ops::ControlFlow};
 use super::{FormatError, Trie, trie::Keys};
 
 /// Ends a key that stands for everything below, where the name begins with its dot.
-pub(super) const BELOW: char = '\r';
+pub(crate) const BELOW: char = '\r';
 /// Ends a key that stands for a name and everything below.
-pub(super) const TREE: char = '\n';
+pub(crate) const TREE: char = '\n';
 
 /// The trie of these names; `None` for none.
 ///
 /// # Errors
 /// An empty suffix (the reference crashes), or more than 4 GiB of names.
-pub(super) fn compile(
+pub(crate) fn compile(
     domains: &[String],
     suffixes: &[String],
     version: u8,

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crosspoint_schema::decode::{Addr, Prefix};
 
+use crate::format::IpRanges;
+
 /// A text that is neither a prefix nor an address. The texts are those of Go's `net/netip`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("parse [{index}]: {message}")]
@@ -43,6 +45,16 @@ impl CidrSet {
         })
     }
 
+    /// How many prefixes it takes at least.
+    pub(crate) fn ranges(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        self.v4.len() * 8 + self.v6.len() * 32
+    }
+
     /// The set as prefixes: first address and length.
     pub(crate) fn prefixes(&self) -> impl Iterator<Item = (IpAddr, u8)> {
         let v4 =
@@ -57,6 +69,15 @@ impl CidrSet {
         match ip {
             IpAddr::V4(ip) => within(&self.v4, u32::from(ip)),
             IpAddr::V6(ip) => within(&self.v6, u128::from(ip)),
+        }
+    }
+}
+
+impl From<IpRanges> for CidrSet {
+    fn from(ranges: IpRanges) -> Self {
+        Self {
+            v4: merge(ranges.v4, |end| end.checked_add(1)),
+            v6: merge(ranges.v6, |end| end.checked_add(1)),
         }
     }
 }

@@ -1,11 +1,15 @@
 //! Sets of domains: exact names, suffixes, keywords.
 
-use std::{collections::HashMap, sync::Arc};
+use std::borrow::Cow;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use memchr::{memchr2, memchr3};
+
+use super::succinct::{Louds, reversed};
+use crate::format::{Trie, names};
 
 /// A domain item that is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DomainError {
     /// An empty `domain`.
     #[error("domain: empty item is not allowed")]
@@ -13,6 +17,9 @@ pub enum DomainError {
     /// An empty `domain_suffix`.
     #[error("domain_suffix: empty item is not allowed")]
     EmptySuffix,
+    /// More than 4 GiB of names.
+    #[error("{0}")]
+    TooMany(String),
 }
 
 /// The name itself matches.
@@ -22,8 +29,11 @@ const TREE: u8 = 2;
 /// Its sub-domains match (`domain_suffix` with leading dot, which is not kept).
 const BELOW: u8 = 4;
 
-/// How many names are compared one by one before hashing pays.
-const FEW: usize = 4;
+/// How many names are compared one by one before a trie pays.
+const FEW: usize = 8;
+
+/// How many keywords are searched for one by one before an automaton pays.
+const FEW_WORDS: usize = 4;
 
 /// `domain` and `domain_suffix` of one rule.
 #[derive(Clone, Debug)]
@@ -31,8 +41,8 @@ pub struct DomainSet(Names);
 
 #[derive(Clone, Debug)]
 enum Names {
-    Few(Box<[(Arc<str>, u8)]>),
-    Many(HashMap<Arc<str>, u8>),
+    Few(Box<[(Box<str>, u8)]>),
+    Many(Louds),
 }
 
 impl DomainSet {
@@ -41,41 +51,24 @@ impl DomainSet {
     ///
     /// # Errors
     /// For an empty text.
-    pub fn new<D: AsRef<str>, S: AsRef<str>>(
-        domains: &[D],
-        suffixes: &[S],
-    ) -> Result<Self, DomainError> {
-        let mut names = Vec::with_capacity(domains.len() + suffixes.len());
-        for domain in domains.iter().map(AsRef::as_ref) {
-            if domain.is_empty() {
-                return Err(DomainError::EmptyDomain);
-            }
-            names.push((domain, EXACT));
+    pub fn new(domains: &[String], suffixes: &[String]) -> Result<Self, DomainError> {
+        if domains.iter().any(String::is_empty) {
+            return Err(DomainError::EmptyDomain);
         }
-        for suffix in suffixes.iter().map(AsRef::as_ref) {
-            if suffix.is_empty() {
-                return Err(DomainError::EmptySuffix);
-            }
-            names.push(match suffix.strip_prefix('.') {
-                Some(name) => (name, BELOW),
-                None => (suffix, TREE),
-            });
+        if suffixes.iter().any(String::is_empty) {
+            return Err(DomainError::EmptySuffix);
         }
-        if names.len() <= FEW {
-            return Ok(Self(Names::Few(
-                names.into_iter().map(|(name, how)| (name.into(), how)).collect(),
-            )));
+        if domains.len() + suffixes.len() > FEW {
+            let trie = names::compile(domains, suffixes, crate::format::CURRENT_VERSION);
+            let trie = trie.map_err(|error| DomainError::TooMany(error.to_string()))?;
+            return Ok(Self(Names::Many(trie.map(Louds::from).unwrap_or_default())));
         }
-        let mut many: HashMap<Arc<str>, u8> = HashMap::with_capacity(names.len());
-        for (name, how) in names {
-            match many.get_mut(name) {
-                Some(flags) => *flags |= how,
-                None => {
-                    many.insert(name.into(), how);
-                }
-            }
-        }
-        Ok(Self(Names::Many(many)))
+        let domains = domains.iter().map(|name| (name.as_str().into(), EXACT));
+        let suffixes = suffixes.iter().map(|suffix| match suffix.strip_prefix('.') {
+            Some(name) => (name.into(), BELOW),
+            None => (suffix.as_str().into(), TREE),
+        });
+        Ok(Self(Names::Few(domains.chain(suffixes).collect())))
     }
 
     /// Whether the (lower-case) name matches.
@@ -86,18 +79,77 @@ impl DomainSet {
                 Some(front) => how & (TREE | BELOW) != 0 && front.ends_with('.'),
                 None => false,
             }),
-            Names::Many(many) => parents(name)
-                .any(|(part, whole)| many.get(part).is_some_and(|how| how & wanted(whole) != 0)),
+            Names::Many(trie) => walk(trie, name),
         }
     }
 
-    /// Every name with its flags.
-    pub(crate) fn names(&self) -> Box<dyn Iterator<Item = (&Arc<str>, u8)> + '_> {
+    /// Every name with its flags, or nothing if there are more than `limit`, about.
+    pub(crate) fn names(&self, limit: usize) -> Option<Vec<(Cow<'_, str>, u8)>> {
         match &self.0 {
-            Names::Few(few) => Box::new(few.iter().map(|(name, how)| (name, *how))),
-            Names::Many(many) => Box::new(many.iter().map(|(name, how)| (name, *how))),
+            Names::Few(few) => {
+                Some(few.iter().map(|(name, how)| (Cow::Borrowed(&**name), *how)).collect())
+            }
+            Names::Many(trie) if trie.bytes() > limit * 16 => None,
+            Names::Many(trie) => {
+                let name = |key: Vec<u8>| {
+                    let name: String = String::from_utf8_lossy(&key).chars().rev().collect();
+                    if let Some(below) = name.strip_prefix("\r.") {
+                        (Cow::Owned(below.to_owned()), BELOW)
+                    } else if let Some(tree) = name.strip_prefix('\n') {
+                        (Cow::Owned(tree.to_owned()), TREE)
+                    } else {
+                        (Cow::Owned(name), EXACT)
+                    }
+                };
+                Some(trie.keys().into_iter().map(name).collect())
+            }
         }
     }
+
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        match &self.0 {
+            Names::Few(few) => few.iter().map(|(name, _)| name.len() + 24).sum(),
+            Names::Many(trie) => trie.bytes(),
+        }
+    }
+}
+
+impl From<Trie> for DomainSet {
+    /// The names of a binary rule-set, without unfolding them.
+    fn from(trie: Trie) -> Self {
+        Self(Names::Many(trie.into()))
+    }
+}
+
+/// Looks a name up as the reference does, back to front. A label is a byte of a key, or one of the marks that end the key
+/// of a suffix.
+fn walk(trie: &Louds, name: &str) -> bool {
+    const BELOW: u8 = names::BELOW as u8;
+    const TREE: u8 = names::TREE as u8;
+    let key = reversed(name);
+    let mut node = 0;
+    for at in 0..key.len() {
+        let Some(byte) = key.get(at) else { return false };
+        let mut edges = trie.edges(node);
+        loop {
+            let Some(found) = memchr3(byte, BELOW, TREE, trie.labels(edges.clone())) else {
+                return false;
+            };
+            let edge = edges.start + found;
+            match trie.labels(edge..edge + 1) {
+                // Whatever follows is below.
+                [BELOW] => return true,
+                [TREE] if byte == b'.' && trie.is_leaf(edge + 1) => return true,
+                [label] if *label == byte => {
+                    node = edge + 1;
+                    break;
+                }
+                _ => edges.start = edge + 1,
+            }
+        }
+    }
+    trie.is_leaf(node) || memchr2(BELOW, TREE, trie.labels(trie.edges(node))).is_some()
 }
 
 /// The name itself (true) and what follows each of its dots (false).
@@ -130,10 +182,13 @@ impl Keywords {
     /// # Errors
     /// When there are too many for one automaton.
     pub fn new<T: AsRef<str>>(keywords: &[T]) -> Result<Self, String> {
-        if keywords.len() <= FEW {
+        if keywords.len() <= FEW_WORDS {
             return Ok(Self::Few(keywords.iter().map(|k| k.as_ref().into()).collect()));
         }
-        AhoCorasick::new(keywords.iter().map(AsRef::as_ref))
+        // The smallest automaton: names are short.
+        AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .build(keywords.iter().map(AsRef::as_ref))
             .map(Self::Many)
             .map_err(|error| error.to_string())
     }
@@ -152,14 +207,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NONE: &[&str] = &[];
+    fn list(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
 
     #[test]
     fn exact_and_suffix() {
-        for padding in [0, 8] {
+        for padding in [0, 16] {
             let mut domains = vec!["a.example".to_owned()];
             domains.extend((0..padding).map(|n| format!("pad{n}")));
-            let set = DomainSet::new(&domains, &["tree.example", ".below.example"]).unwrap();
+            let set = DomainSet::new(&domains, &list(&["tree.example", ".below.example"])).unwrap();
             for name in [
                 "a.example",
                 "tree.example",
@@ -180,11 +237,11 @@ mod tests {
     #[test]
     fn empty_items_are_refused() {
         assert_eq!(
-            DomainSet::new(&[""], NONE).unwrap_err().to_string(),
+            DomainSet::new(&list(&[""]), &[]).unwrap_err().to_string(),
             "domain: empty item is not allowed"
         );
         assert_eq!(
-            DomainSet::new(NONE, &[""]).unwrap_err().to_string(),
+            DomainSet::new(&[], &list(&[""])).unwrap_err().to_string(),
             "domain_suffix: empty item is not allowed"
         );
     }
@@ -200,14 +257,53 @@ mod tests {
         assert!(Keywords::new(&[""]).unwrap().is_in("anything"));
     }
 
+    #[test]
+    fn names_come_back() {
+        let mut domains = list(&["a.example", "münchen.de"]);
+        domains.extend((0..20).map(|n| format!("pad{n}")));
+        let set = DomainSet::new(&domains, &list(&["tree", ".below"])).unwrap();
+        let mut names = set.names(1000).unwrap();
+        names.retain(|(name, _)| !name.starts_with("pad"));
+        names.sort();
+        let expected =
+            [("a.example", EXACT), ("below", BELOW), ("münchen.de", EXACT), ("tree", TREE)];
+        assert_eq!(names, expected.map(|(name, how)| (Cow::Borrowed(name), how)));
+        assert!(set.contains("münchen.de") && !set.contains("x.münchen.de"));
+        assert!(set.names(2).is_none());
+    }
+
+    fn naive(domains: &[String], suffixes: &[String], name: &str) -> bool {
+        domains.iter().any(|domain| domain == name)
+            || suffixes.iter().any(|suffix| match suffix.starts_with('.') {
+                true => name.ends_with(suffix.as_str()),
+                false => name == suffix || name.ends_with(&format!(".{suffix}")),
+            })
+    }
+
     proptest! {
         #[test]
-        fn same_as_naive(domains in prop::collection::vec("[ab.]{1,4}", 0..6), suffixes in prop::collection::vec("[ab.]{1,4}", 0..6),
-                         name in "[ab.]{0,6}") {
+        fn same_as_naive(domains in prop::collection::vec("[abü.]{1,4}", 0..24), suffixes in prop::collection::vec("[abü.]{1,4}", 0..24),
+                         names in prop::collection::vec("[abü.]{1,7}", 16)) {
             let set = DomainSet::new(&domains, &suffixes).unwrap();
-            let naive = domains.contains(&name)
-                || suffixes.iter().any(|s| if s.starts_with('.') { name.ends_with(s.as_str()) } else { name == *s || name.ends_with(&format!(".{s}")) });
-            prop_assert_eq!(set.contains(&name), naive);
+            for version in 1..=3 {
+                // As it comes from a file of any version.
+                let trie = names::compile(&domains, &suffixes, version).unwrap();
+                let binary = trie.map_or_else(|| DomainSet::new(&[], &[]).unwrap(), DomainSet::from);
+                for name in names.iter().chain(&domains).chain(&suffixes) {
+                    let expected = naive(&domains, &suffixes, name);
+                    prop_assert_eq!(set.contains(name), expected, "{}", name);
+                    prop_assert_eq!(binary.contains(name), expected, "{} in version {}", name, version);
+                }
+            }
+        }
+
+        #[test]
+        fn large_ones(words in prop::collection::vec("[a-d]{1,3}(\\.[a-d]{1,2}){0,3}", 300..600), names in prop::collection::vec("[a-d]{1,3}(\\.[a-d]{1,2}){0,3}", 64)) {
+            let (domains, suffixes) = words.split_at(words.len() / 2);
+            let set = DomainSet::new(domains, suffixes).unwrap();
+            for name in names.iter().chain(&words) {
+                prop_assert_eq!(set.contains(name), naive(domains, suffixes, name), "{}", name);
+            }
         }
     }
 }

@@ -16,14 +16,11 @@ use crate::names::is_domain_name;
 /// The version of the file that a filter becomes; the first one with patterns.
 const VERSION: u8 = 2;
 
-/// What a filter has become.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Converted {
-    /// One rule, of version 2.
-    pub rules: Rules,
-    /// Lines that are in it.
-    pub parsed: usize,
-    /// Lines that are not.
+/// A filter, line by line.
+#[derive(Debug)]
+pub struct Filter {
+    kept: Vec<Pattern>,
+    /// Lines that have no place in a rule-set, in their order.
     pub skipped: Vec<Skipped>,
 }
 
@@ -67,34 +64,50 @@ impl Pattern {
     }
 }
 
-/// Reads a filter: lines of AdGuard syntax, of names, or of a hosts file.
-///
-/// # Errors
-/// When no line is left.
-pub fn to_rules(text: &str) -> Result<Converted, FormatError> {
-    let (mut kept, mut skipped) = (Vec::new(), Vec::new());
-    for (index, text) in text.lines().enumerate() {
-        if text.is_empty() || text.starts_with(['!', '#']) {
-            continue;
+impl Filter {
+    /// Reads a filter: lines of AdGuard syntax, of names, or of a hosts file.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let (mut kept, mut skipped) = (Vec::new(), Vec::new());
+        for (index, text) in text.lines().enumerate() {
+            if text.is_empty() || text.starts_with(['!', '#']) {
+                continue;
+            }
+            match read_line(text) {
+                Ok(pattern) => kept.extend(pattern),
+                Err(reason) => {
+                    skipped.push(Skipped { line: index + 1, reason, text: text.to_owned() });
+                }
+            }
         }
-        match read_line(text) {
-            Ok(pattern) => kept.extend(pattern),
-            Err(reason) => skipped.push(Skipped { line: index + 1, reason, text: text.to_owned() }),
+        Self { kept, skipped }
+    }
+
+    /// How many lines count.
+    #[must_use]
+    pub fn parsed(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The filter as one rule, of version 2.
+    ///
+    /// # Errors
+    /// When no line counts.
+    pub fn rules(&self) -> Result<Rules, FormatError> {
+        let kept = &self.kept;
+        if kept.is_empty() {
+            let message = "AdGuard rule-set is empty or all rules are unsupported";
+            return Err(FormatError::Message(message.to_owned()));
         }
+        let rule = if kept.iter().all(|pattern| pattern.plain) {
+            let domain: Vec<String> = kept.iter().map(|pattern| pattern.text.clone()).collect();
+            let matchers = HeadlessMatchers { domain: domain.into(), ..HeadlessMatchers::default() };
+            Rule::Default(Box::new(DefaultRule { matchers, ..DefaultRule::default() }))
+        } else {
+            combine(kept)?
+        };
+        Ok(Rules { version: VERSION, rules: vec![rule] })
     }
-    if kept.is_empty() {
-        let message = "AdGuard rule-set is empty or all rules are unsupported";
-        return Err(FormatError::Message(message.to_owned()));
-    }
-    let parsed = kept.len();
-    let rule = if kept.iter().all(|pattern| pattern.plain) {
-        let domain: Vec<String> = kept.into_iter().map(|pattern| pattern.text).collect();
-        let matchers = HeadlessMatchers { domain: domain.into(), ..HeadlessMatchers::default() };
-        Rule::Default(Box::new(DefaultRule { matchers, ..DefaultRule::default() }))
-    } else {
-        combine(&kept)?
-    };
-    Ok(Converted { rules: Rules { version: VERSION, rules: vec![rule] }, parsed, skipped })
 }
 
 /// A line as a pattern; `None` for one that asks for nothing; the reason why it is skipped.
@@ -294,34 +307,42 @@ fn combine(kept: &[Pattern]) -> Result<Rule, FormatError> {
 mod tests {
     use super::*;
 
+    fn only_rule(text: &str) -> Rule {
+        let mut rules = Filter::parse(text).rules().unwrap().rules;
+        assert_eq!(rules.len(), 1);
+        rules.pop().unwrap()
+    }
+
+    fn logical(rule: Rule, mode: &str) -> (DefaultRule, Rule) {
+        let Rule::Logical(mut rule) = rule else { panic!("{rule:?}") };
+        assert_eq!((rule.mode.as_str(), rule.rules.len()), (mode, 2));
+        let second = rule.rules.pop().unwrap();
+        match rule.rules.pop() {
+            Some(Rule::Default(first)) => (*first, second),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn names_alone_are_a_plain_rule() {
-        let made =
-            to_rules("example.com\r\n# no\n\n! no\n0.0.0.0 www.example.org\n127.0.0.1 localhost\n")
-                .unwrap();
-        let [Rule::Default(rule)] = made.rules.rules.as_slice() else { panic!("{made:?}") };
+        let text = "example.com\r\n# no\n\n! no\n0.0.0.0 www.example.org\n127.0.0.1 localhost\n";
+        let Rule::Default(rule) = only_rule(text) else { panic!() };
         assert_eq!(rule.matchers.domain.0, ["example.com", "www.example.org"]);
-        assert_eq!((made.parsed, made.skipped.len()), (2, 0));
+        let filter = Filter::parse(text);
+        assert_eq!((filter.parsed(), filter.skipped.len()), (2, 0));
     }
 
     #[test]
     fn groups() {
         let text = "||a^$important\n@@|b^$important\n||c^\n@@|d^\n/^ads\\d+/\n@@/x$y/\n";
-        let made = to_rules(text).unwrap();
-        let [Rule::Logical(outer)] = made.rules.rules.as_slice() else { panic!("{made:?}") };
-        let [Rule::Default(exempt), Rule::Logical(middle)] = outer.rules.as_slice() else {
-            panic!()
-        };
-        assert!(outer.mode == "and" && exempt.matchers.invert && exempt.adguard.is_some());
-        let [Rule::Default(important), Rule::Logical(inner)] = middle.rules.as_slice() else {
-            panic!()
-        };
-        assert!(middle.mode == "or" && !important.matchers.invert);
-        let [Rule::Default(exception), Rule::Default(normal)] = inner.rules.as_slice() else {
-            panic!()
-        };
-        assert_eq!(normal.matchers.domain_regex.0, [r"^ads\d+"]);
+        let (exempt, rest) = logical(only_rule(text), "and");
+        assert!(exempt.matchers.invert && exempt.adguard.is_some());
+        let (important, rest) = logical(rest, "or");
+        assert!(!important.matchers.invert);
+        let (exception, rest) = logical(rest, "and");
         assert!(exception.matchers.invert);
+        let Rule::Default(normal) = rest else { panic!() };
+        assert_eq!(normal.matchers.domain_regex.0, [r"^ads\d+"]);
     }
 
     #[test]
@@ -341,12 +362,12 @@ mod tests {
             ("0.0.0.0 a # b", "cosmetic"),
             ("a b", "invalid domain"),
         ] {
-            let made = to_rules(&format!("keep.example\n{line}")).unwrap();
-            let [skipped] = made.skipped.as_slice() else { panic!("{line}: {made:?}") };
+            let filter = Filter::parse(&format!("keep.example\n{line}"));
+            let [skipped] = filter.skipped.as_slice() else { panic!("{line}: {filter:?}") };
             assert!(skipped.reason.contains(reason) && skipped.line == 2, "{skipped:?}");
         }
-        assert!(to_rules("# nothing").is_err());
-        assert_eq!(to_rules("||a^$dnsrewrite=0.0.0.0\n").unwrap().parsed, 1);
-        assert_eq!(to_rules("https://a^\n").unwrap().parsed, 1);
+        assert!(Filter::parse("# nothing").rules().is_err());
+        assert_eq!(Filter::parse("||a^$dnsrewrite=0.0.0.0\n").parsed(), 1);
+        assert_eq!(Filter::parse("https://a^\n").parsed(), 1);
     }
 }
