@@ -18,6 +18,9 @@ use crate::{
     },
 };
 
+/// How long an answer waits for the disk.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+
 /// What follows an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After {
@@ -50,7 +53,13 @@ pub(crate) async fn handle(control: &Control, call: Call) -> (Response, After) {
         Call::Close { id } if handle.close(id) => Ok(Response::done(CountReply { closed: 1 })),
         Call::Close { id } => Err(format!("no connection {id}")),
         Call::Groups => Ok(Response::done(GroupsReply { groups: groups(handle) })),
-        Call::Select { group, member } => select(handle, &group, &member),
+        Call::Select { group, member } => {
+            let answer = select(handle, &group, &member);
+            // Who is told that it is done may pull the plug.
+            let flush = handle.plane().state().flush();
+            let _ = tokio::time::timeout(FLUSH_DEADLINE, flush).await;
+            answer
+        }
         // Answered above.
         Call::Drain { .. } => Err("drain".to_owned()),
     };

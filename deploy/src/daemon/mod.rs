@@ -34,6 +34,9 @@ use notify::Notifier;
 /// A stop that takes longer than this is forced, as in the reference.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a stop waits for the disk.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
+
 /// Memory for the stack of each worker; only what is used counts. Builds without optimisation need more.
 const STACK: usize = if cfg!(debug_assertions) { 4 << 20 } else { 1 << 20 };
 
@@ -176,6 +179,9 @@ async fn serve(options: Options, source: Source) -> Result<ExitCode, Fatal> {
     notifier.stopping();
     force_stop_later();
     let cut = handle.drain(Duration::ZERO).await;
+    // The last second of what the cache file is to remember.
+    let flush = handle.plane().state().flush();
+    let _ = tokio::time::timeout(FLUSH_DEADLINE, flush).await;
     if let Some(control) = &control {
         control.close();
     }

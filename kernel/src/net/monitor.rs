@@ -2,7 +2,7 @@
 //!
 //! The component of crate `crosspoint-network` looks and publishes; dialers read
 //! ([`NetworkState::toward`], the rule of `auto_detect_interface`); whoever holds connections that a change may have
-//! broken waits for it ([`Network::changes`]).
+//! broken waits for it ([`Network::reroutes`]).
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -51,6 +51,15 @@ impl NetworkState {
     /// The interface of the default route: of IPv4 if there is one.
     pub fn default_route(&self) -> Option<&DefaultRoute> {
         self.default4.as_ref().or(self.default6.as_ref())
+    }
+
+    /// Default routes, and our addresses on their interfaces.
+    fn ways(&self) -> [Option<(&DefaultRoute, &[(IpAddr, u8)])>; 2] {
+        [&self.default4, &self.default6].map(|route| {
+            let route = route.as_ref()?;
+            let interface = self.interfaces.iter().find(|i| i.index == route.index);
+            Some((route, interface.map_or(&[][..], |i| &i.addresses)))
+        })
     }
 
     /// The interface that is up and has `ip` as its own address, or has a prefix that `ip` is in.
@@ -111,11 +120,17 @@ struct Shared {
     now: ArcSwap<NetworkState>,
     /// Counts the pictures that were published.
     changes: watch::Sender<u64>,
+    /// Counts those of them in which another way leads to the internet.
+    reroutes: watch::Sender<u64>,
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Self(Arc::new(Shared { now: ArcSwap::default(), changes: watch::Sender::new(0) }))
+        Self(Arc::new(Shared {
+            now: ArcSwap::default(),
+            changes: watch::Sender::new(0),
+            reroutes: watch::Sender::new(0),
+        }))
     }
 }
 
@@ -131,19 +146,35 @@ impl Network {
         self.0.now.load()
     }
 
-    /// Puts another picture in force. Returns whether it differs from the one before.
-    pub fn publish(&self, state: NetworkState) -> bool {
-        if **self.0.now.load() == state {
-            return false;
-        }
-        self.0.now.store(Arc::new(state));
-        self.0.changes.send_modify(|count| *count += 1);
-        true
+    /// Whether nobody has looked yet.
+    pub fn is_unknown(&self) -> bool {
+        *self.0.changes.borrow() == 0
     }
 
-    /// Tells of every picture that is published from now on.
+    /// Puts another picture in force. Returns whether another way leads to the internet than before, so that
+    /// connections may hang.
+    pub fn publish(&self, state: NetworkState) -> bool {
+        let before = self.0.now.load_full();
+        if *before == state && !self.is_unknown() {
+            return false;
+        }
+        let rerouted = before.ways() != state.ways();
+        self.0.now.store(Arc::new(state));
+        self.0.changes.send_modify(|count| *count += 1);
+        if rerouted {
+            self.0.reroutes.send_modify(|count| *count += 1);
+        }
+        rerouted
+    }
+
+    /// Tells of every difference from now on: some interface, some address.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
+    }
+
+    /// Tells from now on when a default route leads elsewhere, or our addresses on its interface have changed.
+    pub fn reroutes(&self) -> watch::Receiver<u64> {
+        self.0.reroutes.subscribe()
     }
 }
 
@@ -207,14 +238,32 @@ mod tests {
     }
 
     #[test]
-    fn equal_pictures_are_no_change() {
+    fn who_waits_is_told_what_it_waits_for() {
         let shared = Network::default();
-        let changes = shared.changes();
+        let (mut changes, mut reroutes) = (shared.changes(), shared.reroutes());
+        let mut told = move || {
+            let told = (changes.has_changed().unwrap(), reroutes.has_changed().unwrap());
+            (changes.mark_unchanged(), reroutes.mark_unchanged());
+            told
+        };
+        assert!(shared.is_unknown());
         assert!(!shared.publish(NetworkState::default()));
-        assert!(!changes.has_changed().unwrap());
+        assert!(!shared.is_unknown());
+        assert_eq!(told(), (true, false));
+        assert!(!shared.publish(NetworkState::default()));
+        assert_eq!(told(), (false, false));
         assert!(shared.publish(network()));
-        assert!(changes.has_changed().unwrap());
         assert_eq!(**shared.now(), network());
-        assert!(!shared.publish(network()));
+        assert_eq!(told(), (true, true));
+        let mut other = network();
+        other.interfaces[3].up = true;
+        assert!(!shared.publish(other.clone()));
+        assert_eq!(told(), (true, false));
+        other.interfaces[1].addresses.pop();
+        assert!(shared.publish(other.clone()));
+        assert_eq!(told(), (true, true));
+        other.default6 = None;
+        assert!(shared.publish(other));
+        assert_eq!(told(), (true, true));
     }
 }

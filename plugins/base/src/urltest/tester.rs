@@ -52,6 +52,8 @@ pub(super) struct Tester {
     /// The loop sleeps until the group is used.
     asleep: AtomicBool,
     wake: Notify,
+    /// Held by the one that tests.
+    checking: tokio::sync::Mutex<()>,
 }
 
 fn place(network: Network) -> usize {
@@ -74,6 +76,7 @@ impl Tester {
             state: Mutex::new(state),
             asleep: AtomicBool::new(false),
             wake: Notify::new(),
+            checking: tokio::sync::Mutex::default(),
         }
     }
 
@@ -150,8 +153,9 @@ impl Tester {
         }
     }
 
-    /// Tests every member whose measurement is older than the interval.
-    async fn check(self: &Arc<Self>) {
+    /// Tests every member whose measurement is older than the interval; with `all`, every member.
+    async fn check(self: &Arc<Self>, all: bool) {
+        let _alone = self.checking.lock().await;
         let settings = self.settings();
         let mut seen = HashSet::new();
         let mut due = Vec::new();
@@ -159,7 +163,7 @@ impl Tester {
             let real = leaf(slot);
             let fresh =
                 history().get(&real).is_some_and(|delay| delay.taken.elapsed() < settings.interval);
-            if !fresh && seen.insert(real.clone()) {
+            if (all || !fresh) && seen.insert(real.clone()) {
                 let through = if real == slot.tag {
                     Some(slot.clone())
                 } else {
@@ -199,12 +203,21 @@ impl Tester {
     pub(super) async fn run(self: Arc<Self>, cx: BuildCx) -> Result<(), Fault> {
         let work = async {
             self.state.lock().active = Instant::now();
-            self.check().await;
+            self.check(false).await;
             loop {
                 self.asleep.store(true, Ordering::Release);
                 self.wake.notified().await;
                 self.asleep.store(false, Ordering::Release);
                 self.while_used().await;
+            }
+        };
+        // What was measured says nothing of another way to the internet.
+        let mut reroutes = cx.plane.network.reroutes();
+        let network = async {
+            while reroutes.changed().await.is_ok() {
+                if self.plane.network.now().default_route().is_some() {
+                    self.check(true).await;
+                }
             }
         };
         let beat = async {
@@ -215,6 +228,7 @@ impl Tester {
         tokio::select! {
             () = cx.cancel.cancelled() => Ok(()),
             () = work => Ok(()),
+            () = network => Ok(()),
             () = beat => Ok(()),
         }
     }
@@ -227,7 +241,7 @@ impl Tester {
             stale
         };
         if stale {
-            self.check().await;
+            self.check(false).await;
         }
         loop {
             let interval = self.settings().interval;
@@ -243,7 +257,7 @@ impl Tester {
             if active.elapsed() > idle_timeout {
                 return;
             }
-            self.check().await;
+            self.check(false).await;
         }
     }
 }
