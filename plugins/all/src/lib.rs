@@ -17,11 +17,18 @@ const PROMISED: &[(bool, Kind, &str)] = &[
     (cfg!(feature = "block"), Kind::Outbound, "block"),
     (cfg!(feature = "selector"), Kind::Outbound, "selector"),
     (cfg!(feature = "urltest"), Kind::Outbound, "urltest"),
+    (cfg!(feature = "dns-in"), Kind::Inbound, "dns"),
+    (cfg!(feature = "dns-out"), Kind::Outbound, "dns"),
     (cfg!(feature = "dns-local"), Kind::DnsServer, "local"),
     (cfg!(feature = "dns-hosts"), Kind::DnsServer, "hosts"),
     (cfg!(feature = "dns-fakeip"), Kind::DnsServer, "fakeip"),
+    (cfg!(feature = "dns-dhcp"), Kind::DnsServer, "dhcp"),
     (cfg!(feature = "dns-udp"), Kind::DnsServer, "udp"),
     (cfg!(feature = "dns-tcp"), Kind::DnsServer, "tcp"),
+    (cfg!(feature = "dns-tls"), Kind::DnsServer, "tls"),
+    (cfg!(feature = "dns-https"), Kind::DnsServer, "https"),
+    (cfg!(feature = "dns-h3"), Kind::DnsServer, "h3"),
+    (cfg!(feature = "dns-quic"), Kind::DnsServer, "quic"),
 ];
 
 /// The plugins that this build promises.

@@ -42,6 +42,12 @@ impl Asked {
         Ok(Self { message, name, family })
     }
 
+    /// Whether the name is one that is never asked of the DNS, and does not exist there (RFC 7686 §2).
+    #[cfg(any(feature = "dhcp", feature = "local"))]
+    pub(crate) fn is_onion(&self) -> bool {
+        self.name == "onion" || self.name.ends_with(".onion")
+    }
+
     /// The answer with those of `addresses` that are of the family asked for; none is an answer, too.
     pub(crate) fn addresses(&self, addresses: &[IpAddr]) -> Result<Vec<u8>, ExchangeError> {
         let fits = |ip: &&IpAddr| match self.family {

@@ -239,7 +239,9 @@ impl Plain {
         let mut body = stream.take(length.into());
         body.read_to_end(&mut answer).await.map_err(|e| failed("read", e))?;
         if answer.len() != usize::from(length) || !ready.is_answered_by(&answer) {
-            return Err(ExchangeError::failed(format_args!("no answer to the query from {server}")));
+            return Err(ExchangeError::failed(format_args!(
+                "no answer to the query from {server}"
+            )));
         }
         Ok(answer)
     }

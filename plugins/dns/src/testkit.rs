@@ -56,11 +56,5 @@ pub(crate) fn plane(names: Namespace) -> Arc<Plane> {
 pub(crate) fn build_cx(type_name: &'static str, plane: Arc<Plane>) -> BuildCx {
     let me = Incarnation { kind: Kind::DnsServer, type_name, tag: "tested".into(), epoch: 1 };
     let names = plane.snapshot.load().names.clone();
-    BuildCx {
-        me: Arc::new(me),
-        cancel: Default::default(),
-        plane,
-        names,
-        pulse: Pulse::default(),
-    }
+    BuildCx { me: Arc::new(me), cancel: Default::default(), plane, names, pulse: Pulse::default() }
 }

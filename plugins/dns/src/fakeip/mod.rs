@@ -72,9 +72,7 @@ impl Spec for FakeIpSpec {
             let ranges = Ranges { v4: self.0.inet4_range, v6: self.0.inet6_range };
             let pool = match in_force(&cx.plane, ranges) {
                 Some(pool) => pool,
-                None => {
-                    Arc::new(Pool::new(ranges, &cx.names.state).map_err(BuildError::options)?)
-                }
+                None => Arc::new(Pool::new(ranges, &cx.names.state).map_err(BuildError::options)?),
             };
             let server = Server { pool, plane: cx.plane };
             Ok(Component { dns: Some(Arc::new(server)), ..Component::default() })

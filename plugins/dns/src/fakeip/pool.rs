@@ -1,10 +1,6 @@
 //! Which fake address stands for which name.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use crosspoint_kernel::{
     resolve::Family,

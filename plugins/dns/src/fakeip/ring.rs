@@ -95,12 +95,22 @@ mod tests {
         assert_eq!(walk("10.0.0.5/29", 2), ["10.0.0.7", "10.0.0.7"]);
         assert_eq!(walk("0.0.0.0/0", 1), ["0.0.0.3"]);
         assert_eq!(walk("::/0", 1), ["::3"]);
-        assert_eq!(walk("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0/124", 14)[13], "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff2");
+        assert_eq!(
+            walk("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0/124", 14)[13],
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff2"
+        );
     }
 
     #[test]
     fn a_range_without_room_is_refused() {
-        for text in ["10.0.0.0/32", "10.0.0.0/31", "10.0.0.6/29", "255.255.255.255/8", "fc00::/127", "ffff::ffff/112"] {
+        for text in [
+            "10.0.0.0/32",
+            "10.0.0.0/31",
+            "10.0.0.6/29",
+            "255.255.255.255/8",
+            "fc00::/127",
+            "ffff::ffff/112",
+        ] {
             assert!(ring(text).is_err(), "{text}");
         }
     }

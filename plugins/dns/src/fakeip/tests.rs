@@ -124,7 +124,8 @@ fn families_are_numbered_apart() {
 #[test]
 fn a_missing_range_is_named() {
     let state = memory();
-    let ask = |v4, v6, family| Pool::new(ranges(v4, v6), &state).unwrap().address("a", family, &state);
+    let ask =
+        |v4, v6, family| Pool::new(ranges(v4, v6), &state).unwrap().address("a", family, &state);
     assert_eq!(ask("", "fc00::/18", Family::V4), Err("missing IPv4 fakeip address range"));
     assert_eq!(ask("10.0.0.0/8", "", Family::V6), Err("missing IPv6 fakeip address range"));
 }
@@ -266,7 +267,10 @@ async fn a_new_instance_takes_over_what_clients_were_told() {
         component.dns.unwrap()
     };
     let first = build("10.0.0.0/24").await;
-    assert_eq!(ask(&*first, "A.example.", Family::V4).await.unwrap(), [IpAddr::from([10, 0, 0, 3])]);
+    assert_eq!(
+        ask(&*first, "A.example.", Family::V4).await.unwrap(),
+        [IpAddr::from([10, 0, 0, 3])]
+    );
     let error = ask(&*first, "a.example.", Family::V6).await.unwrap_err();
     assert_eq!(error, "missing IPv6 fakeip address range");
     let mut other = message::query(1, "a.example.", Family::V4).unwrap();
@@ -277,8 +281,14 @@ async fn a_new_instance_takes_over_what_clients_were_told() {
 
     slot.set(build_cx("fakeip", plane.clone()).me, first);
     let second = build("10.0.0.0/24").await;
-    assert_eq!(ask(&*second, "b.example", Family::V4).await.unwrap(), [IpAddr::from([10, 0, 0, 4])]);
-    assert_eq!(ask(&*second, "a.example", Family::V4).await.unwrap(), [IpAddr::from([10, 0, 0, 3])]);
+    assert_eq!(
+        ask(&*second, "b.example", Family::V4).await.unwrap(),
+        [IpAddr::from([10, 0, 0, 4])]
+    );
+    assert_eq!(
+        ask(&*second, "a.example", Family::V4).await.unwrap(),
+        [IpAddr::from([10, 0, 0, 3])]
+    );
     let face = second.fake_ip().unwrap();
     assert_eq!(face.name([10, 0, 0, 3].into()), Some(Some("a.example".into())));
     let other = build("10.0.0.0/25").await;

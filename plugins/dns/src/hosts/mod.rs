@@ -162,7 +162,8 @@ mod tests {
         let missing = dir.path().join("missing");
         let files = [&missing, &path].map(|path| file::watch(path.to_str().expect("UTF-8")));
         let own = IpAddr::from([10, 0, 0, 1]);
-        let predefined = [("a.example".to_owned(), vec![own]), ("xn--e1afmkfd.example".into(), vec![own])];
+        let predefined =
+            [("a.example".to_owned(), vec![own]), ("xn--e1afmkfd.example".into(), vec![own])];
         let hosts = Hosts { predefined: predefined.into(), files: files.into() };
         assert_eq!(addresses(&hosts, "A.eXample.", A).await.unwrap(), [own]);
         assert_eq!(addresses(&hosts, "xn--e1afmkfd.example.", A).await.unwrap(), [own]);
@@ -176,7 +177,10 @@ mod tests {
         std::fs::write(&path, "192.0.2.8 c.example\n").expect("written");
         assert!(addresses(&hosts, "c.example.", A).await.is_none());
         tokio::time::advance(std::time::Duration::from_secs(6)).await;
-        assert_eq!(addresses(&hosts, "c.example.", A).await.unwrap(), [IpAddr::from([192, 0, 2, 8])]);
+        assert_eq!(
+            addresses(&hosts, "c.example.", A).await.unwrap(),
+            [IpAddr::from([192, 0, 2, 8])]
+        );
         assert!(addresses(&hosts, "b.example.", A).await.is_none());
         // A file that has gone keeps what was known, as in the reference.
         std::fs::remove_file(&path).expect("removed");

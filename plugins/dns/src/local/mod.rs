@@ -117,8 +117,7 @@ impl Local {
         {
             return asked.addresses(addresses);
         }
-        // Such names are never asked of the DNS (RFC 7686 §2).
-        if asked.name == "onion" || asked.name.ends_with(".onion") {
+        if asked.is_onion() {
             return asked.no_such_name();
         }
         let known = self.resolv.known();

@@ -213,7 +213,8 @@ async fn hosts_come_first_and_onion_names_stay_here() {
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     std::fs::write(path("hosts"), "192.0.2.1 box.example\n").unwrap();
     // The port of the file is 53: a server on it cannot be made up here, and is not needed.
-    std::fs::write(path("resolv.conf"), "nameserver 192.0.2.1\noptions timeout:1 attempts:1\n").unwrap();
+    std::fs::write(path("resolv.conf"), "nameserver 192.0.2.1\noptions timeout:1 attempts:1\n")
+        .unwrap();
     let local = Local {
         hosts: hosts::watch(&path("hosts")),
         resolv: resolv::watch(&path("resolv.conf")),
@@ -226,7 +227,10 @@ async fn hosts_come_first_and_onion_names_stay_here() {
         message::read(&answer).unwrap()
     };
     let found = ask("BOX.example.", RecordType::A).await;
-    assert_eq!(message::addresses(&found).collect::<Vec<_>>(), ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(
+        message::addresses(&found).collect::<Vec<_>>(),
+        ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]
+    );
     let other = ask("box.example.", RecordType::AAAA).await;
     assert_eq!((other.metadata.response_code, other.answers.len()), (ResponseCode::NoError, 0));
     let onion = ask("x.Onion.", RecordType::A).await;

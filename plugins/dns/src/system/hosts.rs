@@ -46,8 +46,7 @@ mod tests {
 
     #[test]
     fn comments_and_nonsense_are_skipped() {
-        let text =
-            "# x\n127.0.0.1 localhost lo # y\r\nnonsense here\n::1 LOCALHOST.\n\n300.1.1.1 a\nfe80::1%eth0 b\n";
+        let text = "# x\n127.0.0.1 localhost lo # y\r\nnonsense here\n::1 LOCALHOST.\n\n300.1.1.1 a\nfe80::1%eth0 b\n";
         let names = parse(text);
         assert_eq!(names.len(), 3);
         assert_eq!(names["localhost"].len(), 2);
