@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use crosspoint_api::socket::CONTROL_ENV;
 
+use crate::ruleset::{Geoip, Geosite, RuleSet};
+
 const EXITS: &str = "\
 Without a command:
   `run` with config.json if there is one (or with -c and -C), else a SOCKS and HTTP proxy on 127.0.0.1:2080.
@@ -110,6 +112,14 @@ pub enum Command {
     Ctl(Ctl),
     /// Generate things
     Generate(Generate),
+    /// Manage rule-sets
+    RuleSet(RuleSet),
+    /// GeoIP tools
+    #[command(name = "geoip")]
+    Geoip(Geoip),
+    /// Geosite tools
+    #[command(name = "geosite")]
+    Geosite(Geosite),
     /// Generate the autocompletion script for the specified shell
     Completion(Completion),
     /// Print current version
@@ -333,6 +343,9 @@ impl Command {
                 let before = std::mem::take(&mut generate.global);
                 return before.and(std::mem::take(generate.what.global()));
             }
+            Self::RuleSet(args) => return args.take_global(),
+            Self::Geoip(args) => return args.take_global(),
+            Self::Geosite(args) => return args.take_global(),
             Self::Completion(completion) => &mut completion.global,
             Self::Version(version) => &mut version.global,
         };

@@ -9,6 +9,7 @@ mod daemon;
 mod files;
 mod generate;
 pub mod logging;
+pub mod ruleset;
 mod version;
 mod words;
 
@@ -51,7 +52,10 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone
     let later = command.as_mut().map(Command::take_global).unwrap_or_default();
     let global = global.and(later);
     logging::init(!global.disable_color && std::env::var_os("NO_COLOR").is_none());
-    let result = change_directory(&global).and_then(|()| dispatch(global, command));
+    // As in the reference, the databases are looked for where the program was started, whatever -D says.
+    let stays = matches!(command, Some(Command::Geoip(_) | Command::Geosite(_)));
+    let moved = if stays { Ok(()) } else { change_directory(&global) };
+    let result = moved.and_then(|()| dispatch(global, command));
     logging::flush();
     result.unwrap_or_else(|fatal| {
         logging::print(Severity::Fatal, &fatal.message);
@@ -76,6 +80,9 @@ fn dispatch(global: Global, command: Option<Command>) -> Result<ExitCode, Fatal>
         Some(Command::Schema(_)) => commands::schema(),
         Some(Command::Ctl(args)) => Ok(ctl::run(args)),
         Some(Command::Generate(generate)) => generate::run(generate.what),
+        Some(Command::RuleSet(args)) => ruleset::run(global, &args),
+        Some(Command::Geoip(args)) => ruleset::geoip(&args),
+        Some(Command::Geosite(args)) => ruleset::geosite(&args),
         Some(Command::Completion(args)) => commands::completion(&args),
         Some(Command::Version(version)) => print(&version::text(version.name)),
     }

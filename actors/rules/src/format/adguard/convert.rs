@@ -101,7 +101,8 @@ impl Filter {
         }
         let rule = if kept.iter().all(|pattern| pattern.plain) {
             let domain: Vec<String> = kept.iter().map(|pattern| pattern.text.clone()).collect();
-            let matchers = HeadlessMatchers { domain: domain.into(), ..HeadlessMatchers::default() };
+            let matchers =
+                HeadlessMatchers { domain: domain.into(), ..HeadlessMatchers::default() };
             Rule::Default(Box::new(DefaultRule { matchers, ..DefaultRule::default() }))
         } else {
             combine(kept)?
