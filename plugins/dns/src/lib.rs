@@ -9,8 +9,12 @@ pub mod dhcp;
 pub mod fakeip;
 #[cfg(feature = "hosts")]
 pub mod hosts;
+#[cfg(feature = "inbound")]
+pub mod inbound;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(feature = "outbound")]
+pub mod outbound;
 #[cfg(any(feature = "dhcp", feature = "local"))]
 mod plain;
 #[cfg(any(feature = "hosts", feature = "local"))]

@@ -6,7 +6,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use crosspoint_kernel::{
@@ -87,6 +87,14 @@ impl<'a, K: Send + 'a> Desk<'a, K> {
                 Poll::Ready(reply)
             }
             _ => Poll::Pending,
+        }
+    }
+
+    /// The next answer, if it is there. The others are polled again by whoever waits next.
+    pub fn try_reply(&mut self) -> Option<Reply<K>> {
+        match self.poll_reply(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(reply) => Some(reply),
+            Poll::Pending => None,
         }
     }
 
