@@ -2,13 +2,17 @@
 
 #[cfg(any(feature = "dhcp", feature = "fakeip", feature = "hosts", feature = "local"))]
 mod answer;
-mod client;
+pub mod client;
 #[cfg(feature = "dhcp")]
 pub mod dhcp;
 #[cfg(feature = "fakeip")]
 pub mod fakeip;
+#[cfg(feature = "h3")]
+pub mod h3;
 #[cfg(feature = "hosts")]
 pub mod hosts;
+#[cfg(feature = "https")]
+pub mod https;
 #[cfg(feature = "inbound")]
 pub mod inbound;
 #[cfg(feature = "local")]
@@ -19,9 +23,13 @@ pub mod outbound;
 mod plain;
 #[cfg(any(feature = "hosts", feature = "local"))]
 mod system;
+#[cfg(feature = "quic")]
+pub mod quic;
 #[cfg(feature = "tcp")]
 pub mod tcp;
 #[cfg(test)]
 mod testkit;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "udp")]
 pub mod udp;

@@ -17,7 +17,7 @@ use std::{
 };
 
 use crosspoint_kernel::{
-    flow::{BoxPacketIo, MAX_DATAGRAM, PacketIo},
+    flow::{Batch, BoxPacketIo, MAX_DATAGRAM},
     relay::{give_batch, take_batch},
     resolve::{ExchangeError, Query, Trail},
 };
@@ -118,19 +118,15 @@ impl Datagrams {
         let (mut line, mut ticket) = self.enter(query, None).await?;
         let mut waits = WAITS.into_iter();
         let (mut wait, mut next) = waits.next().unwrap_or((IDLE, Next::GiveUp));
-        let mut send = true;
         loop {
-            if send {
-                match line.send(query.message, ticket.id()).await {
-                    Ok(()) => {}
-                    Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                        return Ok(Answer::TooLong);
-                    }
-                    // What an earlier packet met is reported to a later one; a full queue empties.
-                    Err(error) if is_passing(&error) => {}
-                    Err(error) => return Err(broken(&self.route, "write udp", &error)),
+            match line.send(query.message, ticket.id()).await {
+                Ok(()) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                    return Ok(Answer::TooLong);
                 }
-                send = false;
+                // What an earlier packet met is reported to a later one; a full queue empties.
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Err(broken(&self.route, "write udp", &error)),
             }
             let answer = poll_fn(|cx| {
                 if let Some((_, ticket)) = &earlier
@@ -152,7 +148,6 @@ impl Datagrams {
                     if closed {
                         (line, ticket) = self.enter(query, Some(&line)).await?;
                     }
-                    send = true;
                 }
                 Err(_) => {
                     match next {
@@ -170,7 +165,6 @@ impl Datagrams {
                         }
                     }
                     (wait, next) = waits.next().unwrap_or((IDLE, Next::GiveUp));
-                    send = true;
                 }
             }
         }
@@ -199,7 +193,7 @@ impl Datagrams {
                     return Err(ExchangeError::failed("too many queries wait for this server"));
                 }
                 // It has just been closed: it is replaced at the next look.
-                Err(Refused::Closed(_)) => {}
+                Err(Refused::Closed) => {}
             }
         }
     }
@@ -410,11 +404,7 @@ impl Carrier<'_> {
         }
     }
 
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        batch: &mut crosspoint_kernel::flow::Batch,
-    ) -> io::Result<()> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> io::Result<()> {
         loop {
             batch.clear();
             let mut queue = self.queue.lock();
@@ -437,11 +427,7 @@ impl Carrier<'_> {
         }
     }
 
-    fn poll_recv(
-        &mut self,
-        cx: &mut Context<'_>,
-        batch: &mut crosspoint_kernel::flow::Batch,
-    ) -> io::Result<()> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> io::Result<()> {
         for _ in 0..BURST {
             match self.io.poll_recv(cx, batch) {
                 Poll::Ready(Ok(_)) => {

@@ -138,8 +138,19 @@ fn is_domain_name(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use crosspoint_schema::{
+        decode::{Context, Cursor},
+        json,
+    };
+
     use super::*;
+
+    /// Options from JSON.
+    pub(crate) fn options<T: Options>(text: &str) -> T {
+        let (node, cx) = (json::parse(text).expect("JSON"), Context::default());
+        T::decode_object(&Cursor::new(&node, "x", &cx)).expect("options")
+    }
 
     #[test]
     fn names_of_servers() {

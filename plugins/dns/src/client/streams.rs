@@ -193,7 +193,7 @@ impl<O: Open> Streams<O> {
             };
             let ticket = match conn.waiters.enter(query.message) {
                 Ok(ticket) => ticket,
-                Err(Refused::Closed(_)) => continue,
+                Err(Refused::Closed) => continue,
                 Err(Refused::Malformed) => return Err(ExchangeError::failed("malformed query")),
                 Err(Refused::Full) => {
                     return Err(ExchangeError::failed("too many queries wait for this server"));

@@ -36,7 +36,7 @@ pub(crate) struct Lost {
 #[derive(Debug)]
 pub(crate) enum Refused {
     /// The connection is of no use any more.
-    Closed(Lost),
+    Closed,
     /// Too many queries wait.
     Full,
     /// It is no query.
@@ -84,8 +84,8 @@ impl Waiters {
     /// Takes a query in and gives it an id that nobody can foresee.
     pub(crate) fn enter(self: &Arc<Self>, query: &[u8]) -> Result<Ticket, Refused> {
         let mut table = self.table.lock();
-        if let Some(lost) = &table.closed {
-            return Err(Refused::Closed(lost.clone()));
+        if table.closed.is_some() {
+            return Err(Refused::Closed);
         }
         if table.slots.len() >= MOST {
             return Err(Refused::Full);
@@ -328,7 +328,7 @@ mod tests {
         for _ in 0..2 {
             assert!(matches!(poll(&other), Poll::Ready(Err(Lost { closed: true, .. }))));
         }
-        assert!(matches!(waiters.enter(QUERY), Err(Refused::Closed(_))));
+        assert!(matches!(waiters.enter(QUERY), Err(Refused::Closed)));
     }
 
     #[test]

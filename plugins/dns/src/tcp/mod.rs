@@ -6,6 +6,7 @@ use crosspoint_kernel::{
     BoxFuture, BuildCx, BuildError, Kind, Plugin,
     resolve::{DnsServer, ExchangeError, Query},
 };
+use crosspoint_schema::decode::Options as _;
 
 use crate::client::{self, RemoteOptions, Route, Streams, Transport};
 
