@@ -94,6 +94,11 @@ impl Trail {
         Ok(Self(Some(Arc::new(Step { server: server.clone(), before: self.clone() }))))
     }
 
+    /// Whether nobody is being asked.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The servers, the last one first.
     fn steps(&self) -> impl Iterator<Item = &Tag> {
         let mut at = self;
@@ -122,6 +127,8 @@ pub struct Lookup<'a> {
     pub client_subnet: Option<Prefix>,
     /// The connection that asks, for DNS rules.
     pub session: Option<&'a Session>,
+    /// The outbound that dials, for DNS rules that still ask for it.
+    pub outbound: Option<&'a str>,
     /// Servers that are being asked on the way to this lookup.
     pub trail: &'a Trail,
 }
@@ -137,6 +144,7 @@ impl<'a> Lookup<'a> {
             rewrite_ttl: None,
             client_subnet: None,
             session: None,
+            outbound: None,
             trail: &NO_TRAIL,
         }
     }

@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::component::{Kind, RawComponent};
-use crate::decode::{Cursor, Field, Map, ObjectCursor, Options, Prefix, Prefixable};
+use crate::decode::{Cursor, Duration, Field, Map, ObjectCursor, Options, Prefix, Prefixable};
 use crate::json_schema::{ObjectSchema, SchemaBuilder};
 use crate::options::dns_legacy::{self, Upgraded};
-use crate::options::{DnsPredefinedAction, DnsRule, DnsRuleAction, DomainStrategy, Rcode};
+use crate::options::{
+    DnsPredefinedAction, DnsRule, DnsRuleAction, DomainStrategy, Optimistic, Rcode,
+};
 use crate::{ConfigError, notice, options};
 
 options! {
@@ -25,6 +27,10 @@ options! {
         pub cache_capacity: u32 = "cache_capacity",
         /// Send this client subnet with queries, unless a rule or server says otherwise.
         pub client_subnet: Option<Prefixable> = "client_subnet",
+        /// Tell answers after their time and fetch new ones meanwhile (of a later version of the reference).
+        pub optimistic: Option<Optimistic> = "optimistic",
+        /// How long a server may take for a query; 10 seconds by default (of a later version of the reference).
+        pub timeout: Option<Duration> = "timeout",
     }
 }
 

@@ -10,7 +10,7 @@ use crate::options::rule::{
     NULL_RULE, RuleType, describe_logical, encode_logical, finish_action, rule_type,
 };
 use crate::options::{DnsRuleAction, InterfaceType, QueryType};
-use crate::{ConfigError, options};
+use crate::{ConfigError, notice, options};
 
 options! {
     /// What a DNS rule looks at.
@@ -172,6 +172,9 @@ impl Field for DnsRule {
             RuleType::Default => {
                 let matchers = DnsRuleMatchers::decode_fields(&mut object);
                 object.end_pass()?;
+                if !matchers.outbound.is_empty() {
+                    cursor.context().notices.push(&notice::OUTBOUND_DNS_RULE_ITEM);
+                }
                 let action = DnsRuleAction::decode_rest(object)?;
                 Ok(Self::Default(Box::new(DefaultDnsRule { matchers, action })))
             }

@@ -28,7 +28,7 @@ pub use self::{
     socket::KEEP_ALIVE,
 };
 use crate::{
-    BuildCx, BuildError,
+    BuildCx, BuildError, Kind,
     addr::Host,
     component::{Dial, Outbound},
     error::{DialClass, DialError, Side},
@@ -93,6 +93,8 @@ impl Dialer {
                 own,
                 legacy: settings::legacy_strategy(options),
                 rule: setup.resolver,
+                outbound: matches!(cx.me.kind, Kind::Outbound | Kind::Endpoint)
+                    .then(|| cx.me.tag.clone()),
             }),
             via,
             resolves,

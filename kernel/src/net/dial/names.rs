@@ -9,6 +9,7 @@ use crosspoint_schema::notice;
 
 use super::settings::{MISSING, ResolverRule, deprecated};
 use crate::{
+    Tag,
     error::{DialClass, DialError, Side},
     resolve::{Lookup, ResolveError, Strategy, Trail},
     session::Session,
@@ -23,6 +24,8 @@ pub(super) struct Names {
     pub(super) legacy: Option<Strategy>,
     /// What to do when there are several servers to choose from.
     pub(super) rule: ResolverRule,
+    /// The outbound that dials, for DNS rules.
+    pub(super) outbound: Option<Tag>,
 }
 
 impl Names {
@@ -35,7 +38,8 @@ impl Names {
         trail: &Trail,
     ) -> Result<Vec<IpAddr>, DialError> {
         let snapshot = plane.snapshot.load_full();
-        let mut lookup = Lookup { session, trail, ..Lookup::new(name) };
+        let outbound = self.outbound.as_deref();
+        let mut lookup = Lookup { session, outbound, trail, ..Lookup::new(name) };
         let named = match (&self.own, &snapshot.defaults.domain_resolver) {
             (Some(own), _) => Some((own, own.strategy.or(self.legacy))),
             (None, Some(route)) => Some((route, self.legacy.or(route.strategy))),
