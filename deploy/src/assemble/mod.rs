@@ -7,6 +7,7 @@
 //! `check` and a reload report the same things.
 
 mod components;
+mod state;
 mod unsupported;
 
 use std::{collections::BTreeMap, io, sync::Arc};
@@ -25,6 +26,7 @@ use crosspoint_schema::{
     notice::Deprecation,
     options::{CrosspointOptions, RouteOptions},
 };
+use crosspoint_store::Stores;
 
 use crate::logging;
 
@@ -42,8 +44,12 @@ pub struct Input {
     pub stdin: Option<Arc<[u8]>>,
     /// Use [`EMBEDDED`] and no file.
     pub embedded: bool,
+    /// Carries answers of DNS servers from one resolver to the next.
+    pub keeper: crosspoint_resolver::Keeper,
     /// `--strict`: as if the configuration said `crosspoint.strict`.
     pub strict: bool,
+    /// Cache files that are open: a reload goes on with them.
+    pub stores: Arc<Stores>,
 }
 
 /// Why a configuration cannot be used. Displays as the text behind `FATAL[0000] `.
@@ -156,7 +162,9 @@ pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failur
     let sets = crosspoint_rules::RuleSets::default();
     let rules = crosspoint_router::Rules::compile(&route, config, &sets)?;
     let missing_rule_set = rules.missing_rule_set();
-    let resolver = crosspoint_resolver::Plan::compile(config.dns.as_ref())?;
+    let resolver = crosspoint_resolver::Plan::compile(config, &sets)?;
+    let missing_rule_set = resolver.missing_rule_set().or(missing_rule_set);
+    let keeper = input.keeper.clone();
     let mut references = rules.references();
     references.extend(resolver.references());
     let defaults = route_defaults(&route);
@@ -170,11 +178,11 @@ pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failur
         components,
         references,
         default_outbound,
-        state: None,
+        state: state::open(config, &input.stores),
         assemble: Box::new(move |names| {
             Ok(Assembly {
                 routes: rules.bind(names).map_err(BuildError::options)?,
-                resolver: resolver.bind(names),
+                resolver: resolver.bind(names, &keeper),
                 defaults,
             })
         }),

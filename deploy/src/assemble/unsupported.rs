@@ -29,17 +29,7 @@ pub(super) fn refuse(decoded: &Decoded) -> Result<(), ConfigError> {
         return Err(ConfigError::new("crosspoint.compat", message)
             .hint(format!("this build knows {}", COMPAT.join(", "))));
     }
-    let resolver = config.route.as_ref().and_then(|route| route.default_domain_resolver.as_deref());
-    if resolver.is_some_and(|r| r.rewrite_ttl.is_some() || r.client_subnet.is_some()) {
-        return not_built(
-            "route.default_domain_resolver",
-            "rewriting the TTL or sending a client subnet",
-        );
-    }
     let Some(experimental) = &config.experimental else { return Ok(()) };
-    if experimental.cache_file.as_ref().is_some_and(|cache| cache.enabled) {
-        return not_built("experimental.cache_file", "the cache file");
-    }
     if experimental.clash_api.is_some() {
         return not_built("create clash-server", "the Clash API");
     }

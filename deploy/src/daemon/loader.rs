@@ -10,6 +10,7 @@ use std::{
 
 use crosspoint_api::{Control, WatchSpec};
 use crosspoint_kernel::supervise::{Blueprint, Handle, LoadError, Loader, Planned};
+use crosspoint_network::MonitorSpec;
 use crosspoint_schema::{ConfigError, Stage};
 
 use super::Options;
@@ -84,6 +85,8 @@ impl Source {
             // Found here, while nothing has changed yet; opened again at commit.
             logging::open(output.as_str().unwrap_or_default()).map_err(ConfigError::start)?;
         }
+        let needed = option("route", "auto_detect_interface") == Some(true.into());
+        blueprint.components.push(MonitorSpec { needed }.planned());
         if self.watch || option("crosspoint", "watch") == Some(true.into()) {
             blueprint.components.push(self.watcher(handle));
         }
