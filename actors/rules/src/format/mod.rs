@@ -21,12 +21,10 @@ mod ranges;
 pub mod source;
 pub mod srs;
 mod trie;
-mod walk;
 
 pub use error::FormatError;
 pub use ranges::IpRanges;
 pub use trie::Trie;
-pub use walk::Walk;
 
 use crosspoint_schema::options::{
     HeadlessMatchers, HeadlessRule, LogicalHeadlessRule, PlainRuleSet, RuleSetFile, RuleSetFormat,
@@ -96,12 +94,6 @@ impl Rules {
     #[must_use]
     pub fn has_adguard(&self) -> bool {
         any(&self.rules, &|rule| rule.adguard.is_some())
-    }
-
-    /// Whether a rule has `process_path_regex`, which is not written to binary files.
-    #[must_use]
-    pub fn has_process_path_regex(&self) -> bool {
-        any(&self.rules, &|rule| !rule.matchers.process_path_regex.is_empty())
     }
 
     /// The rules as a source file holds them: names and addresses as texts.

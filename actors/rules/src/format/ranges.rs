@@ -21,33 +21,30 @@ pub struct IpRanges {
 }
 
 impl IpRanges {
-    /// The ranges of prefixes and addresses, merged where they overlap or touch. An address with a zone is a range of
-    /// its own that touches no other, and loses its zone in the file.
+    /// The ranges of prefixes and addresses, merged where they overlap or touch. The zone of an address does not count.
     ///
     /// # Errors
     /// The first text that is neither, in the reference's words.
     pub(super) fn parse(texts: &[String]) -> Result<Self, FormatError> {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (index, text) in texts.iter().enumerate() {
-            let (ip, bits, zone) = parse(text)
+            let Prefix { addr, bits } = parse(text)
                 .map_err(|error| FormatError::Message(format!("parse [{index}]: {error}")))?;
-            match ip {
+            match addr {
                 IpAddr::V4(ip) => {
                     let host = u32::MAX.checked_shr(u32::from(bits)).unwrap_or(0);
                     v4.push((u32::from(ip) & !host, u32::from(ip) | host));
                 }
                 IpAddr::V6(ip) => {
                     let host = u128::MAX.checked_shr(u32::from(bits)).unwrap_or(0);
-                    v6.push((
-                        (u128::from(ip) & !host, zone.clone()),
-                        (u128::from(ip) | host, zone),
-                    ));
+                    v6.push((u128::from(ip) & !host, u128::from(ip) | host));
                 }
             }
         }
-        let v4 = merge(v4, |end| end.checked_add(1));
-        let v6 = merge(v6, |(end, zone)| Some((end.checked_add(1)?, zone.clone())));
-        Ok(Self { v4, v6: v6.into_iter().map(|((from, _), (to, _))| (from, to)).collect() })
+        Ok(Self {
+            v4: merge(v4, |end| end.checked_add(1)),
+            v6: merge(v6, |end| end.checked_add(1)),
+        })
     }
 
     /// The set as prefixes, as few as can be, in the order of the ranges.
@@ -114,28 +111,19 @@ fn address(reader: &mut Reader<'_>) -> Result<IpAddr, FormatError> {
     }
 }
 
-/// A prefix, or an address as the prefix of its full length, and its zone. An address that is refused is explained as
-/// the prefix that it is not.
-fn parse(text: &str) -> Result<(IpAddr, u8, Box<str>), String> {
-    let error = match Prefix::parse(text) {
-        Ok(prefix) => return Ok((prefix.addr, prefix.bits, Box::default())),
-        Err(error) => error,
-    };
-    let addr = Addr::parse(text).map_err(|_| error)?;
-    let bits = if addr.ip.is_ipv4() { 32 } else { 128 };
-    Ok((addr.ip, bits, addr.zone.into_boxed_str()))
+/// A prefix, or an address as the prefix of its full length. An address that is refused is explained as the prefix that
+/// it is not.
+fn parse(text: &str) -> Result<Prefix, String> {
+    Prefix::parse(text)
+        .or_else(|error| Addr::parse(text).map(|addr| Prefix::host(addr.ip)).map_err(|_| error))
 }
 
-fn merge<N: Ord + Clone>(mut ranges: Vec<(N, N)>, after: impl Fn(&N) -> Option<N>) -> Vec<(N, N)> {
+fn merge<N: Ord + Copy>(mut ranges: Vec<(N, N)>, after: impl Fn(N) -> Option<N>) -> Vec<(N, N)> {
     ranges.sort_unstable();
     let mut merged: Vec<(N, N)> = Vec::with_capacity(ranges.len());
     for (from, to) in ranges {
         match merged.last_mut() {
-            Some(last) if last.1 >= from || after(&last.1).as_ref() == Some(&from) => {
-                if last.1 < to {
-                    last.1 = to;
-                }
-            }
+            Some(last) if after(last.1).is_none_or(|next| from <= next) => last.1 = last.1.max(to),
             _ => merged.push((from, to)),
         }
     }
@@ -175,7 +163,10 @@ mod tests {
         let set = ranges(&["::1", "10.0.1.0/24", "10.0.0.77/24", "10.0.2.0", "::ffff:1.2.3.4/120"]);
         assert_eq!(prefixes(&set), ["10.0.0.0/23", "10.0.2.0/32", "::1/128", "::ffff:1.2.3.0/120"]);
         assert_eq!(prefixes(&ranges(&["0.0.0.0/0", "::/0"])), ["0.0.0.0/0", "::/0"]);
-        assert_eq!(prefixes(&ranges(&["fe80::1%a", "fe80::1%b", "fe80::1%a"])), ["fe80::1/128"; 2]);
+        assert_eq!(
+            prefixes(&ranges(&["fe80::1%a", "fe80::1%b", "fe80::2%a/8"])),
+            ["fe80::1/128", "fe80::2/128"]
+        );
     }
 
     #[test]

@@ -227,8 +227,6 @@ fn numbers(reader: &mut Reader<'_>, budget: &mut usize) -> Result<Vec<u16>, Form
 
 /// Writes a file: the same rules as the reference's, byte by byte once they are inflated.
 ///
-/// `process_path_regex` is left out, as the reference does, though both programs would read it.
-///
 /// # Errors
 /// What the version of the rules cannot say, and names or addresses that are none.
 pub fn write(rules: &Rules) -> Result<Vec<u8>, FormatError> {
@@ -297,6 +295,7 @@ fn put_default(out: &mut Vec<u8>, rule: &DefaultRule, version: u8) -> Result<(),
     put_list(out, item::PORT_RANGE, &from.port_range);
     put_list(out, item::PROCESS_NAME, &from.process_name);
     put_list(out, item::PROCESS_PATH, &from.process_path);
+    put_list(out, item::PROCESS_PATH_REGEX, &from.process_path_regex);
     put_list(out, item::PACKAGE_NAME, &from.package_name);
     put_network(out, from, version)?;
     put_list(out, item::WIFI_SSID, &from.wifi_ssid);

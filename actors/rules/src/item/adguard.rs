@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::succinct::Louds;
+use super::succinct::{Louds, reversed};
 use crate::format::Trie;
 
 /// Any text (`*`), also none.
@@ -31,13 +31,12 @@ impl From<Trie> for AdGuardSet {
 impl AdGuardSet {
     /// Whether the (lower-case) name matches a pattern.
     pub fn contains(&self, name: &str) -> bool {
-        let key: String = name.chars().rev().collect();
-        let key = key.as_bytes();
-        if self.find(key) {
+        let key = reversed(name);
+        if self.find(&key) {
             return true;
         }
         // A pattern that ends before the name does begins with its mark, and then with any label of the name.
-        let mut rest = key;
+        let mut rest = &key[..];
         let mut marked = Vec::with_capacity(key.len() + 1);
         loop {
             marked.clear();

@@ -22,7 +22,10 @@ pub struct CidrError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CidrSet {
     v4: Box<[(u32, u32)]>,
-    v6: Box<[(u128, u128)]>,
+    /// IPv6 ranges of whole /64 networks, which almost all are, by their networks.
+    v6: Box<[(u64, u64)]>,
+    /// The other IPv6 ranges.
+    v6_fine: Box<[(u128, u128)]>,
 }
 
 impl CidrSet {
@@ -39,27 +42,40 @@ impl CidrSet {
                 None => {}
             }
         }
-        Ok(Self {
-            v4: merge(v4, |end| end.checked_add(1)),
-            v6: merge(v6, |end| end.checked_add(1)),
-        })
+        Ok(Self::of(v4, v6))
+    }
+
+    /// A set of ranges in any order.
+    fn of(v4: Vec<(u32, u32)>, v6: Vec<(u128, u128)>) -> Self {
+        let all = merge(v6, |end| end.checked_add(1));
+        let whole = |(start, end): &(u128, u128)| *start as u64 == 0 && *end as u64 == u64::MAX;
+        let networks = |(start, end): (u128, u128)| ((start >> 64) as u64, (end >> 64) as u64);
+        Self {
+            v4: merge(v4, |end| end.checked_add(1)).into(),
+            v6: all.iter().copied().filter(whole).map(networks).collect(),
+            v6_fine: all.into_iter().filter(|range| !whole(range)).collect(),
+        }
     }
 
     /// How many prefixes it takes at least.
     pub(crate) fn ranges(&self) -> usize {
-        self.v4.len() + self.v6.len()
+        self.v4.len() + self.v6.len() + self.v6_fine.len()
     }
 
     /// What it takes in memory, about.
     pub fn bytes(&self) -> usize {
-        self.v4.len() * 8 + self.v6.len() * 32
+        self.v4.len() * 8 + self.v6.len() * 16 + self.v6_fine.len() * 32
     }
 
     /// The set as prefixes: first address and length.
     pub(crate) fn prefixes(&self) -> impl Iterator<Item = (IpAddr, u8)> {
         let v4 =
             self.v4.iter().flat_map(|(start, end)| split(u128::from(*start), u128::from(*end), 32));
-        let v6 = self.v6.iter().flat_map(|(start, end)| split(*start, *end, 128));
+        let whole = self.v6.iter().map(|&(start, end)| {
+            (u128::from(start) << 64, u128::from(end) << 64 | u128::from(u64::MAX))
+        });
+        let fine = self.v6_fine.iter().copied();
+        let v6 = whole.chain(fine).flat_map(|(start, end)| split(start, end, 128));
         let v4 = v4.map(|(start, bits)| (IpAddr::V4(Ipv4Addr::from(start as u32)), bits));
         v4.chain(v6.map(|(start, bits)| (IpAddr::V6(Ipv6Addr::from(start)), bits)))
     }
@@ -68,17 +84,17 @@ impl CidrSet {
     pub fn contains(&self, ip: IpAddr) -> bool {
         match ip {
             IpAddr::V4(ip) => within(&self.v4, u32::from(ip)),
-            IpAddr::V6(ip) => within(&self.v6, u128::from(ip)),
+            IpAddr::V6(ip) => {
+                let number = u128::from(ip);
+                within(&self.v6, (number >> 64) as u64) || within(&self.v6_fine, number)
+            }
         }
     }
 }
 
 impl From<IpRanges> for CidrSet {
     fn from(ranges: IpRanges) -> Self {
-        Self {
-            v4: merge(ranges.v4, |end| end.checked_add(1)),
-            v6: merge(ranges.v6, |end| end.checked_add(1)),
-        }
+        Self::of(ranges.v4, ranges.v6)
     }
 }
 
@@ -108,7 +124,7 @@ fn range6(ip: Ipv6Addr, bits: u8) -> (u128, u128) {
     (u128::from(ip) & !host, u128::from(ip) | host)
 }
 
-fn merge<N: Ord + Copy>(mut ranges: Vec<(N, N)>, after: impl Fn(N) -> Option<N>) -> Box<[(N, N)]> {
+fn merge<N: Ord + Copy>(mut ranges: Vec<(N, N)>, after: impl Fn(N) -> Option<N>) -> Vec<(N, N)> {
     ranges.sort_unstable();
     let mut merged: Vec<(N, N)> = Vec::with_capacity(ranges.len());
     for (start, end) in ranges {
@@ -119,7 +135,7 @@ fn merge<N: Ord + Copy>(mut ranges: Vec<(N, N)>, after: impl Fn(N) -> Option<N>)
             _ => merged.push((start, end)),
         }
     }
-    merged.into_boxed_slice()
+    merged
 }
 
 fn within<N: Ord>(ranges: &[(N, N)], key: N) -> bool {
@@ -188,6 +204,9 @@ mod tests {
         assert!(CidrSet::new(&["0.0.0.0/0"]).unwrap().contains(ip("255.255.255.255")));
         assert!(!CidrSet::new(&["0.0.0.0/0"]).unwrap().contains(ip("::")));
         assert!(CidrSet::new(&["::/0"]).unwrap().contains(ip("ffff::")));
+        // Two halves of a network are one range of whole networks.
+        let halves = CidrSet::new(&["2001:db8::/65", "2001:db8::8000:0:0:0/65"]).unwrap();
+        assert_eq!(halves, CidrSet::new(&["2001:db8::/64"]).unwrap());
         assert_eq!(CidrSet::new(&["fe80::1%a", "fe80::1%a/8"]).unwrap(), CidrSet::default());
         assert!(!CidrSet::new(&["::ffff:0:0/96"]).unwrap().contains(ip("1.2.3.4")));
     }

@@ -79,7 +79,8 @@ impl DomainSet {
                 Some(front) => how & (TREE | BELOW) != 0 && front.ends_with('.'),
                 None => false,
             }),
-            Names::Many(trie) => walk(trie, name),
+            Names::Many(trie) if name.is_ascii() => walk(trie, name.bytes().rev()),
+            Names::Many(trie) => walk(trie, reversed(name).into_iter()),
         }
     }
 
@@ -124,24 +125,27 @@ impl From<Trie> for DomainSet {
 
 /// Looks a name up as the reference does, back to front. A label is a byte of a key, or one of the marks that end the key
 /// of a suffix.
-fn walk(trie: &Louds, name: &str) -> bool {
+fn walk(trie: &Louds, key: impl Iterator<Item = u8>) -> bool {
     const BELOW: u8 = names::BELOW as u8;
     const TREE: u8 = names::TREE as u8;
-    let key = reversed(name);
     let mut node = 0;
-    for at in 0..key.len() {
-        let Some(byte) = key.get(at) else { return false };
+    for byte in key {
         let mut edges = trie.edges(node);
         loop {
-            let Some(found) = memchr3(byte, BELOW, TREE, trie.labels(edges.clone())) else {
-                return false;
+            let labels = trie.labels(edges.clone());
+            let stop = |label: &u8| *label == byte || *label == BELOW || *label == TREE;
+            let found = match labels.len() {
+                // Most nodes have one label or two.
+                ..8 => labels.iter().position(stop),
+                _ => memchr3(byte, BELOW, TREE, labels),
             };
+            let Some(found) = found else { return false };
             let edge = edges.start + found;
-            match trie.labels(edge..edge + 1) {
+            match labels[found] {
                 // Whatever follows is below.
-                [BELOW] => return true,
-                [TREE] if byte == b'.' && trie.is_leaf(edge + 1) => return true,
-                [label] if *label == byte => {
+                BELOW => return true,
+                TREE if byte == b'.' && trie.is_leaf(edge + 1) => return true,
+                label if label == byte => {
                     node = edge + 1;
                     break;
                 }

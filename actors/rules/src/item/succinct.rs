@@ -8,10 +8,8 @@ use std::{fmt, ops::Range};
 
 use crate::format::Trie;
 
-/// Words of the bitmap that one entry of `before` counts.
-const GROUP: usize = 4;
-/// Ones for which one entry of `hints` tells the group.
-const STRIDE: usize = 128;
+/// Of how many ones the place of one is kept: about one word of the bitmap.
+const STRIDE: usize = 32;
 
 /// A trie that can be walked.
 #[derive(Clone, Default)]
@@ -19,27 +17,24 @@ pub(crate) struct Louds {
     leaves: Box<[u64]>,
     bitmap: Box<[u64]>,
     labels: Box<[u8]>,
-    /// The ones before each group of words, and at last all of them.
-    before: Box<[u32]>,
-    /// The group of every [`STRIDE`]-th one, and at last the last group.
-    hints: Box<[u32]>,
+    /// The place of every [`STRIDE`]-th one.
+    samples: Box<[u32]>,
 }
 
 impl From<Trie> for Louds {
     fn from(trie: Trie) -> Self {
         let (leaves, bitmap, labels) = trie.into_parts();
-        let (mut before, mut hints) = (Vec::new(), Vec::new());
-        let mut ones = 0u32;
-        for (group, words) in bitmap.chunks(GROUP).enumerate() {
-            before.push(ones);
-            ones += words.iter().map(|word| word.count_ones()).sum::<u32>();
-            while hints.len() * STRIDE < ones as usize {
-                hints.push(group as u32);
+        let mut samples = Vec::with_capacity((labels.len() + 1).div_ceil(STRIDE));
+        let mut ones = 0usize;
+        for (at, word) in bitmap.iter().enumerate() {
+            let within = word.count_ones() as usize;
+            // A sample falls into this word for each multiple of the stride from `ones` on.
+            for one in (ones.next_multiple_of(STRIDE)..ones + within).step_by(STRIDE) {
+                samples.push((at * 64 + select_in_word(*word, (one - ones) as u32)) as u32);
             }
+            ones += within;
         }
-        hints.push(before.len().saturating_sub(1) as u32);
-        before.push(ones);
-        Self { leaves, bitmap, labels, before: before.into(), hints: hints.into() }
+        Self { leaves, bitmap, labels, samples: samples.into() }
     }
 }
 
@@ -67,21 +62,19 @@ impl Louds {
 
     /// The place of the `n`-th one, counted from 0.
     fn select(&self, n: usize) -> Option<usize> {
-        let hint = self.hints.get(n / STRIDE..n / STRIDE + 2)?;
-        let &[low, high] = hint else { return None };
-        let counts = self.before.get(low as usize..=high as usize + 1)?;
-        // The group before the first that begins with more ones than wanted.
-        let within = counts.partition_point(|before| *before as usize <= n).checked_sub(1)?;
-        let mut left = (n - *counts.get(within)? as usize) as u32;
-        let first = (low as usize + within) * GROUP;
-        for (at, word) in self.bitmap.iter().enumerate().skip(first).take(GROUP) {
+        let from = *self.samples.get(n / STRIDE)? as usize;
+        let mut left = (n % STRIDE) as u32;
+        let mut at = from / 64;
+        let mut word = self.bitmap.get(at)? & (u64::MAX << (from % 64));
+        loop {
             let ones = word.count_ones();
             if left < ones {
-                return Some(at * 64 + select_in_word(*word, left));
+                return Some(at * 64 + select_in_word(word, left));
             }
             left -= ones;
+            at += 1;
+            word = *self.bitmap.get(at)?;
         }
-        None
     }
 
     /// The place of the first one at `from` or behind.
@@ -119,9 +112,7 @@ impl Louds {
 
     /// What it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
-        (self.leaves.len() + self.bitmap.len()) * 8
-            + self.labels.len()
-            + (self.before.len() + self.hints.len()) * 4
+        (self.leaves.len() + self.bitmap.len()) * 8 + self.labels.len() + self.samples.len() * 4
     }
 }
 
@@ -132,54 +123,32 @@ impl fmt::Debug for Louds {
 }
 
 /// The place of the `n`-th one in a word that has more than `n`.
-fn select_in_word(word: u64, mut n: u32) -> usize {
-    let (mut rest, mut at) = (word, 0);
-    for width in [32, 16, 8, 4, 2, 1] {
-        let ones = (rest & ((1u64 << width) - 1)).count_ones();
-        if ones <= n {
-            n -= ones;
-            rest >>= width;
-            at += width;
-        }
+fn select_in_word(word: u64, n: u32) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    // The ones of each byte, as in any count of bits without an instruction for it.
+    let pairs = word - (word >> 1 & 0x5555_5555_5555_5555);
+    let nibbles = (pairs & 0x3333_3333_3333_3333) + (pairs >> 2 & 0x3333_3333_3333_3333);
+    let bytes = nibbles + (nibbles >> 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // Each byte with those before it; how many of these sums are at most `n` tells the byte.
+    let sums = bytes.wrapping_mul(EACH);
+    let passed = (u64::from(n).wrapping_mul(EACH) | 0x80 * EACH).wrapping_sub(sums) & (0x80 * EACH);
+    let shift = 8 * passed.count_ones();
+    let before = (sums << 8) >> shift & 0xff;
+    let mut byte = word >> shift & 0xff;
+    for _ in before..u64::from(n) {
+        byte &= byte.wrapping_sub(1);
     }
-    at
+    (shift + byte.trailing_zeros()) as usize
 }
 
 /// The bytes of a text from its last character to its first. Bytes of one character keep their order.
-pub(crate) fn reversed(text: &str) -> Reversed<'_> {
-    if text.is_ascii() {
-        return Reversed::Ascii(text.as_bytes());
-    }
+pub(crate) fn reversed(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut buffer = [0; 4];
     for character in text.chars().rev() {
         bytes.extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
     }
-    Reversed::Other(bytes)
-}
-
-/// See [`reversed`].
-pub(crate) enum Reversed<'a> {
-    Ascii(&'a [u8]),
-    Other(Vec<u8>),
-}
-
-impl Reversed<'_> {
-    /// The byte at a place.
-    pub(crate) fn get(&self, at: usize) -> Option<u8> {
-        match self {
-            Self::Ascii(text) => text.len().checked_sub(at + 1).map(|back| text[back]),
-            Self::Other(bytes) => bytes.get(at).copied(),
-        }
-    }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Ascii(text) => text.len(),
-            Self::Other(bytes) => bytes.len(),
-        }
-    }
+    bytes
 }
 
 #[cfg(test)]
@@ -200,12 +169,17 @@ mod tests {
 
     #[test]
     fn backwards() {
-        let all = |text: &str| {
-            let bytes = reversed(text);
-            (0..bytes.len()).filter_map(|at| bytes.get(at)).collect::<Vec<u8>>()
-        };
-        assert_eq!(all("abc"), b"cba");
-        assert_eq!(all("aü1"), "1üa".as_bytes());
-        assert_eq!(reversed("ab").get(2), None);
+        assert_eq!(reversed("abc"), b"cba");
+        assert_eq!(reversed("aü1"), "1üa".as_bytes());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_one_is_found(word: u64) {
+            let ones = (0..64).filter(|at| word >> at & 1 == 1);
+            for (n, at) in ones.enumerate() {
+                proptest::prop_assert_eq!(select_in_word(word, n as u32), at);
+            }
+        }
     }
 }
