@@ -21,8 +21,9 @@ use crosspoint_kernel::serve::{self, Accepted, HANDSHAKE_TIMEOUT, handshake};
 use crosspoint_kernel::session::{Network, Session};
 use crosspoint_kernel::{BoxFuture, BuildError, DialError};
 use crosspoint_schema::decode::{Addr, Map, Options};
-use crosspoint_schema::options::{AuthUser, DialOptions, ListenOptions};
+use crosspoint_schema::options::{AuthUser, DialOptions, ListenOptions, TlsInOptions};
 use crosspoint_schema::{ConfigError, RawOptions};
+use crosspoint_tls::{Server, ServerDefaults};
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UdpSocket;
@@ -39,7 +40,7 @@ use crate::read::farewell;
 use crate::socks::SocksInOptions;
 use crate::socks::packets::Encapsulated;
 use crate::socks::wire::{Code, emit_reply5};
-use crate::spec::at_start;
+use crate::spec::{at_start, check};
 use crate::system_proxy::SystemProxy;
 use crate::users::{SharedUsers, Users};
 
@@ -52,9 +53,9 @@ pub(crate) trait ProxyOptions: Options + Send + Sync + 'static {
     fn system_proxy(&self) -> bool {
         false
     }
-    /// TLS is switched on.
-    fn tls(&self) -> bool {
-        false
+    /// TLS at the server, if it is switched on.
+    fn tls(&self) -> Option<&TlsInOptions> {
+        None
     }
 }
 
@@ -89,8 +90,8 @@ impl ProxyOptions for HttpMixedInOptions {
         self.set_system_proxy
     }
 
-    fn tls(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.enabled)
+    fn tls(&self) -> Option<&TlsInOptions> {
+        self.tls.as_ref().filter(|tls| tls.enabled)
     }
 }
 
@@ -101,10 +102,20 @@ pub(crate) struct ProxySpec<O> {
     speaks: Speaks,
 }
 
+/// TLS, if the options want it.
+fn tls(options: &impl ProxyOptions) -> Result<Option<Server>, BuildError> {
+    let server = |tls| Server::new(tls, &ServerDefaults::default());
+    Ok(options.tls().map(server).transpose()?)
+}
+
 impl<O: ProxyOptions> ProxySpec<O> {
     /// Reads the options.
     pub(crate) fn parse(raw: RawOptions<'_>, speaks: Speaks) -> Result<Self, ConfigError> {
         let options: O = raw.parse()?;
+        if let Some(options) = options.tls() {
+            options.note_deprecated(raw.notices());
+        }
+        check(&raw, "tls", tls(&options).map(drop))?;
         at_start(&raw, "proxy_protocol", listen::validate(options.listen()))?;
         Ok(Self { options, speaks })
     }
@@ -143,12 +154,7 @@ impl<O: ProxyOptions> Spec for ProxySpec<O> {
 
     fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
         Box::pin(async move {
-            if self.options.tls() {
-                return Err(BuildError::NotInBuild(format!(
-                    "option `tls` of inbound {}",
-                    cx.me.type_name
-                )));
-            }
+            let tls = tls(&self.options)?;
             let options = self.options.listen();
             let listener = listen::tcp_listener(options, &cx)?;
             let system = if self.options.system_proxy() {
@@ -163,6 +169,7 @@ impl<O: ProxyOptions> Spec for ProxySpec<O> {
                 dispatch: Dispatch::new(cx.plane.clone()),
                 users: SharedUsers::new(self.users()),
                 speaks: self.speaks,
+                tls,
                 defaults: SessionDefaults::new(options),
                 listen: options.clone(),
                 cx: cx.clone(),
@@ -171,6 +178,9 @@ impl<O: ProxyOptions> Spec for ProxySpec<O> {
             let run = {
                 let proxy = proxy.clone();
                 async move {
+                    if let Some(tls) = &proxy.tls {
+                        tls.watch(cx.cancel.clone(), cx.me.clone());
+                    }
                     // A predecessor may have had users that this instance does not know.
                     proxy.cut_strangers(None);
                     let _system = match system {
@@ -219,6 +229,7 @@ struct Proxy {
     cx: BuildCx,
     dispatch: Dispatch,
     speaks: Speaks,
+    tls: Option<Server>,
     users: SharedUsers,
     defaults: SessionDefaults,
     listen: ListenOptions,
@@ -272,6 +283,20 @@ impl Proxy {
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
     ) -> Option<Conn> {
+        if let Some(tls) = &self.tls {
+            match Box::pin(tls.accept(stream)).await {
+                Ok(secured) => stream = Box::new(secured),
+                Err(error) => {
+                    let me = &self.cx.me;
+                    if error.is_quiet() {
+                        debug!(conn = id, component = %me, "connection from {peer}: {error}");
+                    } else {
+                        error!(conn = id, component = %me, "process connection from {peer}: {error}");
+                    }
+                    return None;
+                }
+            }
+        }
         let opened = open(&mut stream, Vec::new(), self.speaks, &self.users);
         match handshake(HANDSHAKE_TIMEOUT, opened).await {
             Ok(Opened::Tunnel { target, user, source, dialect, lead, rest }) => {

@@ -1,1 +1,5 @@
-//! What protocols are layered on: the HTTP client of the daemon.
+//! What protocols are layered on.
+//!
+//! [`fetch`] is the HTTP client of the daemon itself.
+
+pub mod fetch;

@@ -148,7 +148,9 @@ fn certificate(f: &mut fmt::Formatter<'_>, error: &CertificateError) -> fmt::Res
         }
         CertificateError::NotValidForName => f.write_str("is not valid for that name"),
         CertificateError::BadEncoding => f.write_str("cannot be read"),
-        CertificateError::BadSignature => f.write_str("or the handshake has a wrong signature"),
+        CertificateError::BadSignature => {
+            f.write_str("does not go with the signature of the handshake")
+        }
         error => write!(f, "is not acceptable: {error}"),
     }
 }

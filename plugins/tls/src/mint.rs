@@ -171,5 +171,6 @@ mod tests {
         assert!(mint.made.lock().len() <= KEPT);
         assert!(mint.make(&"x".repeat(300), Algorithm::Ecdsa).is_some());
         assert!(mint.make("", Algorithm::Ecdsa).is_some());
+        assert!(mint.key(Algorithm::Rsa).is_some());
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     mint::Mint,
     pem,
     suites::{self, Negotiable},
-    watch::watch,
+    watch::Watched,
 };
 
 /// What a server takes where its options say nothing.
@@ -43,6 +43,7 @@ struct Inner {
     /// Where the certificate and the key come from, as far as that is files.
     certificate: Part,
     key: Part,
+    watched: Watched,
 }
 
 /// A text that is given or in a file.
@@ -90,22 +91,22 @@ impl Server {
             options.alpn.iter().map(|name| name.as_bytes().to_vec()).collect()
         };
         check_alpn(&alpn)?;
+        let path = |lines: bool, path: &str| (!lines && !path.is_empty()).then(|| path.into());
+        let certificate_path: Option<PathBuf> =
+            path(!options.certificate.is_empty(), &options.certificate_path);
+        let key_path: Option<PathBuf> = path(!options.key.is_empty(), &options.key_path);
+        let watched = Watched::new(certificate_path.clone().into_iter().chain(key_path.clone()));
         let certificate =
             pem::text("read certificate", &options.certificate, &options.certificate_path)?;
         let lines: Vec<&str> = options.key.iter().map(|line| line.expose()).collect();
         let key = pem::text("read key", &lines, &options.key_path)?;
-        let path = |lines: bool, path: &str| (!lines && !path.is_empty()).then(|| path.into());
         let parts = (
             Part {
                 what: "reload certificate",
                 given: certificate.clone().unwrap_or_default(),
-                path: path(!options.certificate.is_empty(), &options.certificate_path),
+                path: certificate_path,
             },
-            Part {
-                what: "reload key",
-                given: key.clone().unwrap_or_default(),
-                path: path(!options.key.is_empty(), &options.key_path),
-            },
+            Part { what: "reload key", given: key.clone().unwrap_or_default(), path: key_path },
         );
         let certificates = match (certificate, key) {
             (None, None) if options.insecure => {
@@ -140,15 +141,22 @@ impl Server {
         };
         let (config, plain) = (config(alpn)?, config(Vec::new())?);
         let (certificate, key) = parts;
-        Ok(Self(Arc::new(Inner { config, plain, negotiable, certificates, certificate, key })))
+        Ok(Self(Arc::new(Inner {
+            config,
+            plain,
+            negotiable,
+            certificates,
+            certificate,
+            key,
+            watched,
+        })))
     }
 
     /// Watches the files of certificate and key until cancelled, and shows new ones to later clients. `who` is
     /// for the log.
     pub fn watch(&self, cancel: CancellationToken, who: Arc<Incarnation>) {
-        let paths: Vec<PathBuf> =
-            [&self.0.certificate, &self.0.key].into_iter().filter_map(|p| p.path.clone()).collect();
-        if paths.is_empty() {
+        let watched = self.0.watched.clone();
+        if watched.is_empty() {
             return;
         }
         let server = Arc::downgrade(&self.0);
@@ -160,7 +168,7 @@ impl Server {
             }
             true
         };
-        tokio::spawn(watch(paths.into(), cancel, changed));
+        tokio::spawn(watched.watch(cancel, changed));
     }
 
     /// Does the handshake with a client within [`HANDSHAKE_TIMEOUT`].

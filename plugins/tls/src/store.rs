@@ -13,7 +13,7 @@ use rustls::{RootCertStore, pki_types::CertificateDer};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info};
 
-use crate::{TlsError, pem, watch::watch};
+use crate::{TlsError, pem, watch::Watched};
 
 /// Bundles of the system's authorities; the first that is there counts (the list that Go programs use on Linux).
 const BUNDLES: &[&str] = &[
@@ -76,6 +76,7 @@ pub struct Plan {
     inline: Vec<CertificateDer<'static>>,
     files: Vec<PathBuf>,
     directories: Vec<PathBuf>,
+    watched: Watched,
     /// Read when first needed if it is the system's alone: a daemon without TLS needs none.
     roots: OnceLock<Arc<Roots>>,
 }
@@ -105,18 +106,22 @@ impl Plan {
             base: options.store.clone(),
             inline,
             files: paths(&options.certificate_path),
+            watched: Watched::new(
+                options
+                    .certificate_path
+                    .iter()
+                    .chain(&*options.certificate_directory_path)
+                    .filter(|p| !p.is_empty())
+                    .map(PathBuf::from),
+            ),
             directories: paths(&options.certificate_directory_path),
             roots: OnceLock::new(),
         };
-        if plan.is_watched() {
+        if !plan.watched.is_empty() {
             let roots = plan.load().map_err(|error| initializing(&error))?;
             let _ = plan.roots.set(Arc::new(roots));
         }
         Ok(plan)
-    }
-
-    fn is_watched(&self) -> bool {
-        !self.files.is_empty() || !self.directories.is_empty()
     }
 
     fn roots(&self) -> &Arc<Roots> {
@@ -168,6 +173,7 @@ impl Default for Plan {
             inline: Vec::new(),
             files: Vec::new(),
             directories: Vec::new(),
+            watched: Watched::new([]),
             roots: OnceLock::new(),
         }
     }
@@ -199,12 +205,9 @@ impl Store {
     pub fn install(self: &Arc<Self>, plan: Plan) {
         let mut watching = self.watching.lock();
         *watching = None;
-        let (paths, watched) = (
-            plan.files.iter().chain(&plan.directories).cloned().collect::<Vec<_>>(),
-            plan.is_watched(),
-        );
+        let watched = plan.watched.clone();
         self.plan.store(Arc::new(plan));
-        if !watched || tokio::runtime::Handle::try_current().is_err() {
+        if watched.is_empty() || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
         let cancel = CancellationToken::new();
@@ -214,7 +217,7 @@ impl Store {
             store.reread();
             true
         };
-        tokio::spawn(watch(paths.into(), cancel.clone(), changed));
+        tokio::spawn(watched.watch(cancel.clone(), changed));
         *watching = Some(cancel.drop_guard());
     }
 
@@ -227,6 +230,7 @@ impl Store {
                     inline: old.inline.clone(),
                     files: old.files.clone(),
                     directories: old.directories.clone(),
+                    watched: old.watched.clone(),
                     roots: OnceLock::from(Arc::new(roots)),
                 };
                 // Another plan may have been installed meanwhile: it stays.

@@ -116,6 +116,11 @@ pub(crate) fn negotiable(min: &str, max: &str, suites: &[String]) -> Result<Nego
         (..=2, 3) if old => &BOTH,
         _ => &BOTH[..1],
     };
+    // A hello that says 1.2 and lists suites of 1.3 would mislead whoever chooses by them.
+    let spoken = |suite: &rustls::SupportedCipherSuite| versions.contains(&suite.version());
+    if !provider.cipher_suites.iter().all(spoken) {
+        Arc::make_mut(&mut provider).cipher_suites.retain(spoken);
+    }
     if !left_out.is_empty() {
         warn!("TLS: cipher suites with CBC are not spoken: {}", left_out.join(", "));
     }

@@ -72,13 +72,20 @@ impl ServerCertVerifier for Verifier {
                 return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
             }
         } else {
-            verify_server_cert_signed_by_trust_anchor(
+            let judged = verify_server_cert_signed_by_trust_anchor(
                 &certificate,
                 &roots.anchors,
                 intermediates,
                 now,
                 self.provider.signature_verification_algorithms.all,
-            )?;
+            );
+            judged.map_err(|error| match error {
+                // An authority of the same name has another key: the one that signed is unknown.
+                Error::InvalidCertificate(CertificateError::BadSignature) => {
+                    CertificateError::UnknownIssuer.into()
+                }
+                error => error,
+            })?;
         }
         verify_server_name(&certificate, server_name)?;
         Ok(ServerCertVerified::assertion())

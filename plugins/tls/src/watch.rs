@@ -15,40 +15,54 @@ use tokio_util::sync::CancellationToken;
 /// both there.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What to look at. A directory stands for the files directly in it.
-pub(crate) type Paths = Arc<[PathBuf]>;
-
-/// Calls `changed` in a thread that may block whenever the files have changed, until cancelled, or until
-/// `changed` says that nobody is interested any more.
-pub(crate) async fn watch(
-    paths: Paths,
-    cancel: CancellationToken,
-    changed: impl Fn() -> bool + Send + Sync + 'static,
-) {
-    let changed = Arc::new(changed);
-    let mut acted = look(paths.clone()).await;
-    let mut last = acted;
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(INTERVAL) => {}
-            () = cancel.cancelled() => return,
-        }
-        let now = look(paths.clone()).await;
-        let settled = now == last;
-        last = now;
-        if !settled || now == acted {
-            continue;
-        }
-        acted = now;
-        let changed = changed.clone();
-        if !tokio::task::spawn_blocking(move || changed()).await.unwrap_or(true) {
-            return;
-        }
-    }
+/// Files as they were before somebody read them. A directory stands for the files directly in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Watched {
+    paths: Arc<[PathBuf]>,
+    seen: u64,
 }
 
-async fn look(paths: Paths) -> u64 {
-    tokio::task::spawn_blocking(move || fingerprint(&paths)).await.unwrap_or_default()
+impl Watched {
+    /// Looks at the files; to be called before they are read, so that no change is missed.
+    pub(crate) fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let paths: Arc<[PathBuf]> = paths.into_iter().collect();
+        Self { seen: fingerprint(&paths), paths }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// Calls `changed` in a thread that may block whenever the files have changed, until cancelled, or until
+    /// `changed` says that nobody is interested any more.
+    pub(crate) async fn watch(
+        self,
+        cancel: CancellationToken,
+        changed: impl Fn() -> bool + Send + Sync + 'static,
+    ) {
+        let Self { paths, seen: mut acted } = self;
+        let changed = Arc::new(changed);
+        let mut last = acted;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = cancel.cancelled() => return,
+            }
+            let looked = paths.clone();
+            let look = tokio::task::spawn_blocking(move || fingerprint(&looked)).await;
+            let now = look.unwrap_or_default();
+            let settled = now == last;
+            last = now;
+            if !settled || now == acted {
+                continue;
+            }
+            acted = now;
+            let changed = changed.clone();
+            if !tokio::task::spawn_blocking(move || changed()).await.unwrap_or(true) {
+                return;
+            }
+        }
+    }
 }
 
 fn fingerprint(paths: &[PathBuf]) -> u64 {

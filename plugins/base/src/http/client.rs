@@ -12,9 +12,11 @@ use crosspoint_kernel::flow::{BoxPacketIo, BoxStream, Prefixed};
 use crosspoint_kernel::net::dial::{self, Dialer, Setup};
 use crosspoint_kernel::serve::{HANDSHAKE_TIMEOUT, handshake};
 use crosspoint_kernel::session::Network;
+use crosspoint_kernel::snapshot::Plane;
 use crosspoint_kernel::{BoxFuture, BuildError, DialError, Kind, Plugin};
 use crosspoint_schema::decode::{Map, Options as _};
 use crosspoint_schema::{ConfigError, RawOptions};
+use crosspoint_tls::ClientDefaults;
 use tokio::io::AsyncWriteExt as _;
 
 use super::options::HttpOutOptions;
@@ -33,7 +35,18 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     if let Some(tls) = &options.tls {
         tls.note_deprecated(raw.notices());
     }
+    check(&raw, "tls", tls(&options, None).map(drop))?;
     done(HttpOut(options))
+}
+
+/// TLS towards the proxy, if the options want it.
+fn tls(
+    options: &HttpOutOptions,
+    plane: Option<Arc<Plane>>,
+) -> Result<Option<crosspoint_tls::Client>, BuildError> {
+    let Some(tls) = options.tls.as_ref().filter(|tls| tls.enabled) else { return Ok(None) };
+    let defaults = ClientDefaults { plane, ..ClientDefaults::default() };
+    Ok(Some(crosspoint_tls::Client::new(tls, &options.server.server, &defaults)?))
 }
 
 #[derive(Debug)]
@@ -51,9 +64,6 @@ impl Spec for HttpOut {
     fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
         Box::pin(async move {
             let options = &self.0;
-            if options.tls.as_ref().is_some_and(|tls| tls.enabled) {
-                return Err(BuildError::NotInBuild("option `tls` of outbound http".into()));
-            }
             let connect = Connect::new(&ConnectOptions {
                 username: &options.username,
                 password: options.password.expose(),
@@ -62,6 +72,7 @@ impl Spec for HttpOut {
             });
             let setup = Setup { server: Some(&options.server.server), ..Setup::default() };
             let client = Client {
+                tls: tls(options, Some(cx.plane.clone()))?,
                 dialer: Dialer::with(&options.dial, &cx, setup)?,
                 server: server(&options.server),
                 connect: connect.map_err(BuildError::options)?,
@@ -72,6 +83,7 @@ impl Spec for HttpOut {
 }
 
 struct Client {
+    tls: Option<crosspoint_tls::Client>,
     dialer: Dialer,
     server: Target,
     connect: Connect,
@@ -82,7 +94,17 @@ impl Outbound for Client {
         Box::pin(async move {
             let mut request = Vec::with_capacity(256);
             self.connect.emit(&host::Target::from(dial.target), &mut request).map_err(refused)?;
-            let stream = self.dialer.connect(dial.to(&self.server)).await.map_err(to_proxy)?;
+            let open =
+                || async { self.dialer.connect(dial.to(&self.server)).await.map_err(to_proxy) };
+            let stream: BoxStream = match &self.tls {
+                None => open().await?,
+                Some(tls) => {
+                    let stream = tls.dial(open, dial.trail).await;
+                    Box::new(stream.map_err(|error| {
+                        error.context(format_args!("http proxy {}", self.server))
+                    })?)
+                }
+            };
             handshake(HANDSHAKE_TIMEOUT, ask(stream, &request)).await.map_err(|error: DialError| {
                 let mut error = error.context(format_args!("http proxy {}", self.server));
                 // A time-out of the handshake is the proxy's, whatever the system calls it.

@@ -195,13 +195,15 @@ async fn a_urltest_uses_the_fastest_and_moves_on() {
 }
 
 #[tokio::test]
-async fn an_https_url_needs_another_build() {
+async fn groups_start_with_https_and_need_their_members() {
     let mut world = World::new(&[r#"{"type": "direct", "tag": "one"}"#], &[]).await;
     for url in ["", r#", "url": "https://a.test/""#] {
         let text = format!(r#"{{"type": "urltest", "tag": "h", "outbounds": ["one"]{url}}}"#);
-        let error = world.build(Kind::Outbound, &text).await.unwrap_err();
-        assert!(error.contains("url") && error.contains("not in this build"), "{error}");
+        world.build(Kind::Outbound, &text).await.unwrap();
     }
+    let text = r#"{"type": "urltest", "tag": "h", "outbounds": ["one"], "url": "ftp://a.test/"}"#;
+    let error = world.build(Kind::Outbound, text).await.unwrap_err();
+    assert!(error.contains("url") && error.contains("no http or https"), "{error}");
     let text = r#"{"type": "selector", "tag": "h", "outbounds": ["one", "two"]}"#;
     assert_eq!(world.build(Kind::Outbound, text).await.unwrap_err(), "outbound 1 not found: two");
 }
