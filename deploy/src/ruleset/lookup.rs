@@ -4,12 +4,15 @@ use std::{path::Path, process::ExitCode};
 
 use crosspoint_rules::{
     Compat, Compiled, Facts,
-    format::{self, Rule, Rules},
+    format::{self, DefaultRule, Rule, Rules},
 };
 use crosspoint_schema::options::{HeadlessMatchers, RuleSetFormat};
 
 use super::{args::Match, decode, describe, read, text};
 use crate::Fatal;
+
+/// Matches whatever is looked for: a port that is not known is 0.
+const EVERY_PORT: &str = "0:65535";
 
 /// Prints each rule that matches on standard error, as the reference does; none is no failure. A rule is looked at by
 /// itself: what the rules before it have found does not count.
@@ -39,28 +42,30 @@ pub(super) fn run(args: &Match) -> Result<ExitCode, Fatal> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes away what cannot be known here, the network in use and the type of a DNS query, where other conditions are
-/// left. As in the reference, they do not keep a rule from matching.
+/// Takes away what cannot be known here, the network in use and the type of a DNS query. As in the reference, it does
+/// not keep a rule from matching, and a rule that has nothing else matches everything.
 fn without_unknowns(rule: &mut Rule) {
     let rule = match rule {
         Rule::Logical(logical) => return logical.rules.iter_mut().for_each(without_unknowns),
         Rule::Default(rule) => rule,
     };
-    let matchers = HeadlessMatchers {
-        query_type: Vec::new().into(),
-        network_type: Vec::new().into(),
-        network_is_expensive: false,
-        network_is_constrained: false,
-        wifi_ssid: Vec::new().into(),
-        wifi_bssid: Vec::new().into(),
-        ..rule.matchers.clone()
+    if **rule == DefaultRule::default() {
+        // Refused later, as a rule without conditions.
+        return;
+    }
+    let unknown = HeadlessMatchers {
+        query_type: std::mem::take(&mut rule.matchers.query_type),
+        network_type: std::mem::take(&mut rule.matchers.network_type),
+        network_is_expensive: std::mem::take(&mut rule.matchers.network_is_expensive),
+        network_is_constrained: std::mem::take(&mut rule.matchers.network_is_constrained),
+        wifi_ssid: std::mem::take(&mut rule.matchers.wifi_ssid),
+        wifi_bssid: std::mem::take(&mut rule.matchers.wifi_bssid),
+        ..HeadlessMatchers::default()
     };
-    let nothing = HeadlessMatchers { invert: matchers.invert, ..HeadlessMatchers::default() };
-    let binary = rule.names.is_some()
-        || rule.adguard.is_some()
-        || rule.source_ips.is_some()
-        || rule.ips.is_some();
-    if binary || matchers != nothing {
-        rule.matchers = matchers;
+    let invert = std::mem::take(&mut rule.matchers.invert);
+    if unknown != HeadlessMatchers::default() && **rule == DefaultRule::default() {
+        rule.matchers.port_range = vec![EVERY_PORT.to_owned()].into();
+    } else {
+        rule.matchers.invert = invert;
     }
 }

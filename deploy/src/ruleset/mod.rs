@@ -80,12 +80,6 @@ fn write(path: &str, bytes: &[u8]) -> Result<ExitCode, Fatal> {
 fn compile(args: &Compile) -> Result<ExitCode, Fatal> {
     let (_, file) = decode(&args.source_path, &read(&args.source_path)?)?;
     let rules = Rules::from(file);
-    if rules.has_process_path_regex() {
-        note(
-            Level::WARN,
-            "process_path_regex is left out: binary rule-sets are written without it",
-        );
-    }
     let bytes = srs::write(&rules).map_err(text)?;
     write(&output(&args.output, DEFAULT_BINARY, &args.source_path, ".json", ".srs"), &bytes)
 }
