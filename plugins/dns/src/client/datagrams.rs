@@ -23,6 +23,7 @@ use crosspoint_kernel::{
 };
 use parking_lot::Mutex;
 use tokio::{
+    io::Interest,
     net::UdpSocket,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
@@ -124,7 +125,7 @@ impl Datagrams {
                 Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
                     return Ok(Answer::TooLong);
                 }
-                // What an earlier packet met is reported to a later one; a full queue empties.
+                // A full queue empties.
                 Err(error) if is_passing(&error) => {}
                 Err(error) => return Err(broken(&self.route, "write udp", &error)),
             }
@@ -253,14 +254,23 @@ impl Line {
 
     async fn send(&self, query: &[u8], id: u16) -> io::Result<()> {
         match &self.wire {
-            Wire::Socket(socket) => loop {
-                match with_id(query, id, |message| socket.try_send(message)) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        socket.writable().await?;
+            Wire::Socket(socket) => {
+                let mut refusals = 0;
+                loop {
+                    match with_id(query, id, |message| socket.try_send(message)) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            socket.writable().await?;
+                        }
+                        // What an earlier packet met is reported here, and this one is not sent.
+                        Err(error)
+                            if error.kind() == io::ErrorKind::ConnectionRefused && refusals < 2 =>
+                        {
+                            refusals += 1;
+                        }
+                        result => return result.map(|_| ()),
                     }
-                    result => return result.map(|_| ()),
                 }
-            },
+            }
             Wire::Queue(queue) => {
                 if query.len() > MAX_DATAGRAM {
                     return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
@@ -302,13 +312,14 @@ fn with_id<T>(query: &[u8], id: u16, send: impl FnOnce(&[u8]) -> io::Result<T>) 
 async fn read(line: Arc<Line>, route: Arc<Route>) {
     let Wire::Socket(socket) = &line.wire else { return };
     let mut idle = pin!(idle(&line));
+    let mut refused = pin!(refused(&line, &route, socket));
     poll_fn(|cx| {
         line.waiters.driver.register(cx.waker());
         if line.waiters.is_closed() || idle.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
+        let _ = refused.as_mut().poll(cx);
         SPACE.with_borrow_mut(|space| {
-            let mut errors = 0;
             for _ in 0..BURST {
                 match socket.poll_recv_ready(cx) {
                     Poll::Ready(Ok(())) => {}
@@ -323,15 +334,7 @@ async fn read(line: Arc<Line>, route: Arc<Route>) {
                         line.waiters.deliver(&space[..length]);
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => {
-                        // An ICMP message: some packet was refused, and nobody knows which one.
-                        line.waiters.nudge(&broken(&route, "read udp", &error));
-                        errors += 1;
-                        if errors == BURST / 2 {
-                            line.waiters.close(broken(&route, "read udp", &error));
-                            return Poll::Ready(());
-                        }
-                    }
+                    Err(error) => line.waiters.nudge(&broken(&route, "read udp", &error)),
                 }
             }
             cx.waker().wake_by_ref();
@@ -339,6 +342,26 @@ async fn read(line: Arc<Line>, route: Arc<Route>) {
         })
     })
     .await;
+}
+
+/// Tells everybody when some packet was refused (an ICMP message): nobody knows which one. Errors do not make a
+/// socket readable, so they are waited for by themselves.
+async fn refused(line: &Line, route: &Route, socket: &UdpSocket) {
+    loop {
+        let error = match socket.ready(Interest::ERROR).await {
+            // An error that is none clears the readiness.
+            Ok(_) => socket.try_io(Interest::ERROR, || {
+                let error = socket.take_error()?;
+                Err::<(), _>(error.unwrap_or_else(|| io::ErrorKind::WouldBlock.into()))
+            }),
+            Err(error) => return line.waiters.close(broken(route, "read udp", &error)),
+        };
+        if let Err(error) = error
+            && error.kind() != io::ErrorKind::WouldBlock
+        {
+            line.waiters.nudge(&broken(route, "read udp", &error));
+        }
+    }
 }
 
 /// Ends when no query has come for a while, and closes the line.

@@ -20,6 +20,16 @@ mod server;
 mod sessions;
 #[cfg(any(feature = "udp", feature = "tcp", feature = "tls"))]
 mod streams;
+#[cfg(all(
+    test,
+    feature = "udp",
+    feature = "tcp",
+    feature = "tls",
+    feature = "https",
+    feature = "h3",
+    feature = "quic"
+))]
+mod tests;
 #[cfg(any(feature = "udp", feature = "tcp", feature = "tls"))]
 mod waiters;
 pub mod wire;
