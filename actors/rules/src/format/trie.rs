@@ -22,34 +22,26 @@ pub struct Trie {
 impl Trie {
     /// The trie of these keys, which are sorted and differ. `None` without keys: a trie has one node at least.
     pub(super) fn new(keys: &Keys) -> Option<Self> {
-        let keys = keys.iter().collect::<Vec<_>>();
-        if keys.is_empty() {
+        if keys.ends.is_empty() {
             return None;
         }
-        let mut trie = Builder::default();
-        // All nodes of one level, as ranges of keys that share what leads to the node.
-        let mut level = vec![(0, keys.len())];
-        let mut depth = 0;
-        while !level.is_empty() {
-            let mut below = Vec::new();
-            for (mut at, end) in level {
-                if keys.get(at).is_some_and(|key| key.len() == depth) {
-                    trie.leaf();
-                    at += 1;
-                }
-                while let Some(label) = keys[at..end].first().and_then(|key| key.get(depth)) {
-                    let same = keys[at..end].iter().take_while(|key| key.get(depth) == Some(label));
-                    let next = at + same.count();
-                    trie.label(*label);
-                    below.push((at, next));
-                    at = next;
-                }
-                trie.end_node();
+        let nodes = breadth_first(depth_first(keys));
+        let mut trie = Self {
+            labels: nodes.iter().skip(1).map(|node| node.label).collect(),
+            ..Self::default()
+        };
+        let (mut leaves, mut bitmap) = (Vec::new(), Vec::new());
+        let mut bits = 0;
+        for (at, node) in nodes.iter().enumerate() {
+            if node.leaf {
+                set(&mut leaves, at);
             }
-            level = below;
-            depth += 1;
+            bits += usize::from(node.children);
+            set(&mut bitmap, bits);
+            bits += 1;
         }
-        Some(trie.finish())
+        (trie.leaves, trie.bitmap) = (leaves.into(), bitmap.into());
+        Some(trie)
     }
 
     /// Bits of nodes where a key ends. Words for trailing nodes without may be missing.
@@ -72,6 +64,7 @@ impl Trie {
 
     /// Leaves, bitmap and labels.
     #[must_use]
+    #[expect(clippy::type_complexity, reason = "three members of one type each")]
     pub fn into_parts(self) -> (Box<[u64]>, Box<[u64]>, Box<[u8]>) {
         (self.leaves, self.bitmap, self.labels)
     }
@@ -183,50 +176,67 @@ fn bit_at(words: &[u64], at: usize) -> bool {
     words.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
 }
 
-#[derive(Default)]
-struct Builder {
-    leaves: Vec<u64>,
-    bitmap: Vec<u64>,
-    labels: Vec<u8>,
-    nodes: usize,
-    bits: usize,
-}
-
-impl Builder {
-    /// A key ends at the node that is being made.
-    fn leaf(&mut self) {
-        set(&mut self.leaves, self.nodes, true);
-    }
-
-    fn label(&mut self, label: u8) {
-        self.labels.push(label);
-        set(&mut self.bitmap, self.bits, false);
-        self.bits += 1;
-    }
-
-    fn end_node(&mut self) {
-        set(&mut self.bitmap, self.bits, true);
-        self.bits += 1;
-        self.nodes += 1;
-    }
-
-    fn finish(self) -> Trie {
-        Trie {
-            leaves: self.leaves.into_boxed_slice(),
-            bitmap: self.bitmap.into_boxed_slice(),
-            labels: self.labels.into_boxed_slice(),
-        }
-    }
-}
-
 /// Sets a bit, with as many words as it takes.
-fn set(words: &mut Vec<u64>, at: usize, value: bool) {
+fn set(words: &mut Vec<u64>, at: usize) {
     if words.len() <= at / 64 {
         words.resize(at / 64 + 1, 0);
     }
     if let Some(word) = words.get_mut(at / 64) {
-        *word |= u64::from(value) << (at % 64);
+        *word |= 1 << (at % 64);
     }
+}
+
+/// A node while a trie is made.
+#[derive(Clone, Copy, Default)]
+struct Node {
+    depth: u32,
+    children: u16,
+    /// What leads to it.
+    label: u8,
+    leaf: bool,
+}
+
+/// The nodes in the order of the keys.
+fn depth_first(keys: &Keys) -> Vec<Node> {
+    let mut nodes = vec![Node::default()];
+    // The nodes from the root to the end of the last key.
+    let mut path = vec![0];
+    let mut last: &[u8] = &[];
+    for key in keys.iter() {
+        let same = key.iter().zip(last).take_while(|(a, b)| a == b).count();
+        path.truncate(same + 1);
+        for (label, depth) in key.iter().skip(same).zip(same as u32 + 1..) {
+            if let Some(parent) = path.last().and_then(|at: &usize| nodes.get_mut(*at)) {
+                parent.children += 1;
+            }
+            path.push(nodes.len());
+            nodes.push(Node { depth, label: *label, ..Node::default() });
+        }
+        if let Some(end) = path.last().and_then(|at| nodes.get_mut(*at)) {
+            end.leaf = true;
+        }
+        last = key;
+    }
+    nodes
+}
+
+/// The same nodes by depth; those of one depth stay in order.
+fn breadth_first(nodes: Vec<Node>) -> Vec<Node> {
+    let depths = nodes.iter().map(|node| node.depth as usize + 1).max().unwrap_or_default();
+    let mut next = vec![0usize; depths + 1];
+    for node in &nodes {
+        next[node.depth as usize + 1] += 1;
+    }
+    for depth in 1..next.len() {
+        next[depth] += next[depth - 1];
+    }
+    let mut sorted = vec![Node::default(); nodes.len()];
+    for node in nodes {
+        let place = &mut next[node.depth as usize];
+        sorted[*place] = node;
+        *place += 1;
+    }
+    sorted
 }
 
 /// Keys in one piece of memory.
@@ -267,14 +277,29 @@ impl Keys {
     /// Sorts the keys, each once.
     pub(super) fn sort(&mut self) {
         let Self { bytes, ends } = self;
-        let key = |&(start, end): &(u32, u32)| bytes.get(start as usize..end as usize);
-        ends.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
-        ends.dedup_by(|a, b| key(a) == key(b));
+        let key = |&(start, end): &(u32, u32)| {
+            bytes.get(start as usize..end as usize).unwrap_or_default()
+        };
+        // Most comparisons need no look at the keys themselves.
+        let mut heads: Vec<(u64, (u32, u32))> =
+            ends.iter().map(|ends| (head(key(ends)), *ends)).collect();
+        heads.sort_unstable_by(|(a, a_ends), (b, b_ends)| {
+            a.cmp(b).then_with(|| key(a_ends).cmp(key(b_ends)))
+        });
+        heads.dedup_by(|(a, a_ends), (b, b_ends)| a == b && key(a_ends) == key(b_ends));
+        *ends = heads.into_iter().map(|(_, ends)| ends).collect();
     }
 
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.ends.iter().filter_map(|&(start, end)| self.bytes.get(start as usize..end as usize))
     }
+}
+
+/// The first bytes of a key as a number that sorts like them; missing ones are zero.
+fn head(key: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    head.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+    u64::from_be_bytes(head)
 }
 
 #[cfg(test)]

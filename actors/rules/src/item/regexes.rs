@@ -34,11 +34,9 @@ impl Regexes {
         let check = |(index, expression): (usize, &String)| {
             let translated = translate(expression).map_err(|error| (index, error))?;
             let hir = parse(expression, &translated).map_err(|error| (index, error))?;
-            let fits = match size(&hir) {
-                ..=SURE => true,
-                ..=TOO_LARGE => compile(std::slice::from_ref(&translated)).is_ok(),
-                _ => false,
-            };
+            let size = size(&hir);
+            let fits = size <= SURE
+                || size <= TOO_LARGE && compile(std::slice::from_ref(&translated)).is_ok();
             if fits { Ok(translated) } else { Err((index, too_large(expression))) }
         };
         let translated = expressions.iter().enumerate().map(check).collect::<Result<_, _>>()?;

@@ -125,13 +125,14 @@ impl fmt::Debug for Louds {
 /// The place of the `n`-th one in a word that has more than `n`.
 fn select_in_word(word: u64, n: u32) -> usize {
     const EACH: u64 = 0x0101_0101_0101_0101;
+    const TOP: u64 = 0x80 * EACH;
     // The ones of each byte, as in any count of bits without an instruction for it.
     let pairs = word - (word >> 1 & 0x5555_5555_5555_5555);
     let nibbles = (pairs & 0x3333_3333_3333_3333) + (pairs >> 2 & 0x3333_3333_3333_3333);
-    let bytes = nibbles + (nibbles >> 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let bytes = (nibbles + (nibbles >> 4)) & 0x0f0f_0f0f_0f0f_0f0f;
     // Each byte with those before it; how many of these sums are at most `n` tells the byte.
     let sums = bytes.wrapping_mul(EACH);
-    let passed = (u64::from(n).wrapping_mul(EACH) | 0x80 * EACH).wrapping_sub(sums) & (0x80 * EACH);
+    let passed = (u64::from(n).wrapping_mul(EACH) | TOP).wrapping_sub(sums) & TOP;
     let shift = 8 * passed.count_ones();
     let before = (sums << 8) >> shift & 0xff;
     let mut byte = word >> shift & 0xff;
