@@ -6,6 +6,7 @@
 //! Everything that is wrong and can be found without touching the system is found here, so that
 //! `check` and a reload report the same things.
 
+mod certificate;
 mod components;
 mod state;
 mod unsupported;
@@ -133,12 +134,14 @@ struct Parsed {
     components: Vec<Planned>,
     route: RouteOptions,
     log: logging::Settings,
+    certificates: Arc<crosspoint_tls::Plan>,
 }
 
 fn parse(input: &Input, extra: Vec<Planned>) -> Result<Parsed, Failure> {
     let decoded = decode(input)?;
     let log = logging::Settings::new(decoded.config.log.as_ref())
         .map_err(|why| ConfigError::create("create log factory", why))?;
+    let certificates = certificate::plan(decoded.config.certificate.as_ref())?;
     unsupported::refuse(&decoded)?;
     let parsed = components::parse(&decoded);
     // A deprecated feature is reported even when something else is wrong, as in the reference.
@@ -146,7 +149,7 @@ fn parse(input: &Input, extra: Vec<Planned>) -> Result<Parsed, Failure> {
     let mut components = parsed?;
     components.extend(extra);
     let route = decoded.config.route.clone().unwrap_or_default();
-    Ok(Parsed { decoded, components, route, log })
+    Ok(Parsed { decoded, components, route, log, certificates })
 }
 
 /// Reads the configuration and makes a blueprint of it. `extra` are components of the daemon itself
@@ -155,7 +158,7 @@ fn parse(input: &Input, extra: Vec<Planned>) -> Result<Parsed, Failure> {
 /// # Errors
 /// See [`Failure`].
 pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failure> {
-    let Parsed { decoded, components, route, log } = parse(input, extra)?;
+    let Parsed { decoded, components, route, log, certificates } = parse(input, extra)?;
     let config = &decoded.config;
     let own = config.crosspoint.clone().unwrap_or_default();
     let default_outbound = default_outbound(config, &route, &components);
@@ -174,6 +177,7 @@ pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failur
             "route.default_domain_resolver".to_owned(),
         ));
     }
+    certificate::first(&certificates);
     let blueprint = Blueprint {
         components,
         references,
@@ -188,7 +192,10 @@ pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failur
         }),
         settings: settings(&own, input.strict),
         shared: shared(config),
-        on_commit: Box::new(move || log.apply()),
+        on_commit: Box::new(move || {
+            log.apply();
+            certificate::install(certificates);
+        }),
     };
     match validate(&blueprint) {
         // The reference finds this one last.

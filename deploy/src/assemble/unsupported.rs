@@ -20,9 +20,6 @@ pub(super) fn refuse(decoded: &Decoded) -> Result<(), ConfigError> {
     if config.ntp.as_ref().is_some_and(|ntp| ntp.enabled) {
         return not_built("ntp", "the NTP client");
     }
-    if config.certificate.as_ref().is_some_and(|c| *c != Default::default()) {
-        return not_built("certificate", "the certificate store");
-    }
     let compat = config.crosspoint.iter().flat_map(|own| own.compat.iter());
     if let Some(unknown) = compat.into_iter().find(|name| !COMPAT.contains(&name.as_str())) {
         let message = format!("unknown compatibility switch: {unknown}");

@@ -190,8 +190,8 @@ pub struct Store {
 impl Store {
     /// A store with that plan in force, which is not watched.
     #[must_use]
-    pub fn new(plan: Plan) -> Arc<Self> {
-        Arc::new(Self { plan: ArcSwap::from_pointee(plan), watching: Mutex::new(None) })
+    pub fn new(plan: impl Into<Arc<Plan>>) -> Arc<Self> {
+        Arc::new(Self { plan: ArcSwap::new(plan.into()), watching: Mutex::new(None) })
     }
 
     /// The store of this process: the system's authorities until the daemon installs something else.
@@ -202,11 +202,12 @@ impl Store {
     }
 
     /// Puts a plan in force and watches its files, if this is called in a tokio runtime.
-    pub fn install(self: &Arc<Self>, plan: Plan) {
+    pub fn install(self: &Arc<Self>, plan: impl Into<Arc<Plan>>) {
+        let plan = plan.into();
         let mut watching = self.watching.lock();
         *watching = None;
         let watched = plan.watched.clone();
-        self.plan.store(Arc::new(plan));
+        self.plan.store(plan);
         if watched.is_empty() || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
