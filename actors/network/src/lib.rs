@@ -135,3 +135,6 @@ fn publish(plane: &Plane, state: NetworkState) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

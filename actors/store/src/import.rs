@@ -27,6 +27,7 @@ use crate::{
     bbolt::{self, BboltError},
     file::{free_name, is_bbolt, write_new},
     overlay::{Batch, Key, Value},
+    plain,
     tables::address,
     unix,
 };
@@ -188,7 +189,7 @@ impl Found {
             return None;
         }
         let key =
-            Key::Rejected(id, text(server)?.into(), u16::from_be_bytes(*qtype), text(name)?.into());
+            Key::Rejected(id, text(server)?.into(), u16::from_be_bytes(*qtype), plain(text(name)?));
         self.put(key, Value::Until(until));
         Some(())
     }
@@ -197,13 +198,13 @@ impl Found {
         if key == b"fakeip_metadata" {
             self.pool = pool(value);
         } else {
-            self.names.push((address(key)?, text(value)?.into()));
+            self.names.push((address(key)?, plain(text(value)?)));
         }
         Some(())
     }
 
     fn fake_name(&mut self, family: Family, key: &[u8], value: &[u8]) -> Option<()> {
-        self.addresses.insert((family, text(key)?.into()), address(value)?);
+        self.addresses.insert((family, plain(text(key)?)), address(value)?);
         Some(())
     }
 

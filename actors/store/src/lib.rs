@@ -179,13 +179,13 @@ impl State for Store {
         if self.options.rejected.is_none() {
             return false;
         }
-        let key = Key::Rejected(self.id.clone(), server.into(), qtype, name.into());
+        let key = Key::Rejected(self.id.clone(), server.into(), qtype, plain(name));
         matches!(self.file.get(&key), Some(Value::Until(until)) if until > unix(SystemTime::now()))
     }
 
     fn reject(&self, server: &str, name: &str, qtype: u16) {
         let Some(keep) = self.options.rejected else { return };
-        let key = Key::Rejected(self.id.clone(), server.into(), qtype, name.into());
+        let key = Key::Rejected(self.id.clone(), server.into(), qtype, plain(name));
         let until = unix(SystemTime::now()).saturating_add(keep.as_secs());
         self.put(key, Value::Until(until), Urgency::Soon);
     }
@@ -200,6 +200,11 @@ impl State for Store {
             let _ = done.await;
         })
     }
+}
+
+/// A domain name as it is kept: in lower case, without the dot of the root.
+pub(crate) fn plain(name: &str) -> Box<str> {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase().into()
 }
 
 /// Whole seconds since 1970.

@@ -66,6 +66,7 @@ fn everything_is_there_after_a_restart() {
             assert_eq!(store.clash_mode().as_deref(), Some("Global"));
             assert_eq!(store.rule_set("geo"), Some(set("rules")));
             assert!(store.rejected("dns", "example.org", 1));
+            assert!(store.rejected("dns", "Example.ORG.", 1));
             assert!(!store.rejected("dns", "example.org", 28));
             assert!(!store.rejected("other", "example.org", 1));
             let fake = store.fake().unwrap();
