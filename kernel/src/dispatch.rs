@@ -13,7 +13,7 @@ use tracing::{debug, error, info};
 use crate::{
     component::{Conn, Dial},
     error::{DialClass, DialError, Side},
-    flow::Flow,
+    flow::{self, Flow},
     ledger::{Cut, Entry},
     relay,
     session::Session,
@@ -135,7 +135,10 @@ impl Dispatch {
         let dial =
             Dial { session: Some(session), entry: Some(entry), ..Dial::internal(&session.target) };
         let out = match flow {
-            Flow::Stream(_) => slot.connect(dial).await.map(Flow::Stream),
+            Flow::Stream(_) => {
+                let stream = slot.connect(dial).await;
+                stream.and_then(|stream| flow::shape(stream, session)).map(Flow::Stream)
+            }
             Flow::Packet(_) => slot.associate(dial).await.map(Flow::Packet),
         };
         let out = out.map_err(Refused::Dial)?;

@@ -35,6 +35,9 @@ pub(crate) struct Options {
     pub(crate) disable_domain_unmapping: bool,
     pub(crate) udp_connect: bool,
     pub(crate) udp_timeout: Option<Duration>,
+    /// Split TLS handshakes into segments, waiting so long between two of them.
+    pub(crate) tls_fragment: Option<Option<Duration>>,
+    pub(crate) tls_record_fragment: bool,
 }
 
 impl Options {
@@ -60,6 +63,11 @@ impl Options {
         }
         session.udp.disable_domain_unmapping |= self.disable_domain_unmapping;
         session.udp.connect |= self.udp_connect;
+        if let Some(delay) = self.tls_fragment {
+            session.dial.tls_fragment = true;
+            session.dial.tls_fragment_fallback_delay = delay;
+        }
+        session.dial.tls_record_fragment |= self.tls_record_fragment;
     }
 }
 
@@ -114,10 +122,17 @@ impl fmt::Display for Options {
             (",udp-disable-domain-unmapping", self.disable_domain_unmapping),
             (",udp-connect", self.udp_connect),
             (",udp-timeout", self.udp_timeout.is_some()),
+            (",tls-fragment", self.tls_fragment.is_some()),
         ] {
             if set {
                 f.write_str(name)?;
             }
+        }
+        if let Some(Some(delay)) = self.tls_fragment {
+            write!(f, ",tls-fragment-fallback-delay={delay:?}")?;
+        }
+        if self.tls_record_fragment {
+            f.write_str(",tls-record-fragment")?;
         }
         Ok(())
     }

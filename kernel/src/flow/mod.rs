@@ -2,10 +2,12 @@
 
 mod packet;
 mod prefixed;
+mod shape;
 mod stream;
 
 pub use packet::{BATCH, Batch, BoxPacketIo, HEADROOM, MAX_DATAGRAM, Packet, PacketIo};
 pub use prefixed::{Prefixed, PrefixedPackets};
+pub use shape::{Shaper, shape};
 pub use stream::{BoxStream, Stream};
 
 /// A connection's bytes or packets.

@@ -56,13 +56,6 @@ pub(super) fn check_inner(action: &RuleAction) -> Result<(), Refusal> {
 }
 
 fn options(o: &RouteOptionsAction) -> Result<Options, Refusal> {
-    for (key, set) in
-        [("tls_fragment", o.tls_fragment), ("tls_record_fragment", o.tls_record_fragment)]
-    {
-        if set {
-            return Err(Refusal::not_built(key, key));
-        }
-    }
     Ok(Options {
         address: address(&o.override_address),
         port: (o.override_port != 0).then_some(o.override_port),
@@ -71,6 +64,10 @@ fn options(o: &RouteOptionsAction) -> Result<Options, Refusal> {
         disable_domain_unmapping: o.udp_disable_domain_unmapping,
         udp_connect: o.udp_connect,
         udp_timeout: Some(o.udp_timeout.get()).filter(|timeout| !timeout.is_zero()),
+        tls_fragment: o
+            .tls_fragment
+            .then(|| Some(o.tls_fragment_fallback_delay.get()).filter(|delay| !delay.is_zero())),
+        tls_record_fragment: o.tls_record_fragment,
     })
 }
 

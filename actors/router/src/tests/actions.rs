@@ -29,10 +29,13 @@ async fn options_are_kept_and_rules_go_on() {
 
 #[tokio::test]
 async fn route_sets_options_too() {
-    let rules =
-        rules(r#"{"outbound": "a", "override_address": "[2001:db8::1]", "udp_timeout": "3s"}"#);
+    let rules = rules(
+        r#"{"outbound": "a", "override_address": "[2001:db8::1]", "udp_timeout": "3s", "tls_fragment": true, "tls_fragment_fallback_delay": "1s", "tls_record_fragment": true}"#,
+    );
     let (word, session) = decide(&rules, "tcp x:80").await;
     assert_eq!((word.as_str(), session.target.to_string().as_str()), ("a", "[2001:db8::1]:80"));
+    assert!(session.dial.tls_fragment && session.dial.tls_record_fragment);
+    assert_eq!(session.dial.tls_fragment_fallback_delay, Some(Duration::from_secs(1)));
     // The reference loses the timeout here, which is a defect of its copy.
     assert_eq!(session.udp.timeout, Some(Duration::from_secs(3)));
 }

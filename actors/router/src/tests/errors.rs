@@ -97,12 +97,6 @@ fn logical_rules() {
 
 #[test]
 fn what_this_build_lacks() {
-    rule(r#"{"tls_fragment": true}"#, "action: tls_fragment is not in this build", ".tls_fragment");
-    rule(
-        r#"{"action": "route-options", "tls_record_fragment": true}"#,
-        "action: tls_record_fragment is not in this build",
-        ".tls_record_fragment",
-    );
     check(
         r#"{"rule_set": [{"type": "inline", "tag": "x", "rules": [{"domain": "a"}]}]}"#,
         "initialize router: parse rule-set[0]: rule-sets are not in this build",

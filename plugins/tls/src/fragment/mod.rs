@@ -12,6 +12,21 @@ pub use stream::Fragmenting;
 
 use std::time::Duration;
 
+use crosspoint_kernel::flow::Shaper;
+
+inventory::submit! {
+    Shaper {
+        wrap: |stream, policy| {
+            let split = Split {
+                segments: policy.tls_fragment,
+                records: policy.tls_record_fragment,
+                fallback_delay: policy.tls_fragment_fallback_delay,
+            };
+            Box::new(Fragmenting::new(stream, split))
+        },
+    }
+}
+
 /// How to split.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Split {
