@@ -20,6 +20,7 @@ use crosspoint_kernel::{
     snapshot::{DomainResolver, RouteDefaults},
     supervise::{Assembly, Blueprint, Planned, Problem, Settings, Supervision, validate},
 };
+use crosspoint_rules::live::Library;
 use crosspoint_schema::{
     Config, ConfigError,
     decode::Context,
@@ -51,6 +52,10 @@ pub struct Input {
     pub strict: bool,
     /// Cache files that are open: a reload goes on with them.
     pub stores: Arc<Stores>,
+    /// Rule-sets in force: a reload goes on with those that are the same.
+    pub library: Library,
+    /// Go on without rule-set files that are missing or wrong, unless strict.
+    pub lenient: bool,
 }
 
 /// Why a configuration cannot be used. Displays as the text behind `FATAL[0000] `.
@@ -158,15 +163,19 @@ fn parse(input: &Input, extra: Vec<Planned>) -> Result<Parsed, Failure> {
 /// # Errors
 /// See [`Failure`].
 pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failure> {
-    let Parsed { decoded, components, route, log, certificates } = parse(input, extra)?;
+    let Parsed { decoded, mut components, route, log, certificates } = parse(input, extra)?;
     let config = &decoded.config;
     let own = config.crosspoint.clone().unwrap_or_default();
     let default_outbound = default_outbound(config, &route, &components);
-    let sets = crosspoint_rules::RuleSets::default();
+    let strict = input.strict || own.strict;
+    let draft = input.library.plan(config);
+    let sets = draft.sets();
     let rules = crosspoint_router::Rules::compile(&route, config, &sets)?;
+    draft.load(input.lenient && !strict)?;
     let missing_rule_set = rules.missing_rule_set();
     let resolver = crosspoint_resolver::Plan::compile(config, &sets)?;
-    let missing_rule_set = resolver.missing_rule_set().or(missing_rule_set);
+    let late = resolver.missing_rule_set().or(missing_rule_set);
+    components.extend(draft.components());
     let keeper = input.keeper.clone();
     let mut references = rules.references();
     references.extend(resolver.references());
@@ -178,6 +187,11 @@ pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failur
         ));
     }
     certificate::first(&certificates);
+    let outbound = |tag: &str| {
+        let dialled = |kind| matches!(kind, Kind::Outbound | Kind::Endpoint);
+        components.iter().any(|c| dialled(c.id.kind) && &*c.id.tag == tag)
+    };
+    let late = late.or_else(|| draft.missing_detour(outbound));
     let blueprint = Blueprint {
         components,
         references,
@@ -190,16 +204,17 @@ pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failur
                 defaults,
             })
         }),
-        settings: settings(&own, input.strict),
+        settings: settings(&own, strict),
         shared: shared(config),
         on_commit: Box::new(move || {
+            draft.commit();
             log.apply();
             certificate::install(certificates);
         }),
     };
     match validate(&blueprint) {
-        // The reference finds this one last.
-        Ok(()) => missing_rule_set.map_or(Ok(blueprint), |error| Err(error.into())),
+        // The reference finds these last.
+        Ok(()) => late.map_or(Ok(blueprint), |error| Err(error.into())),
         Err(problem) => Err(describe(problem, &decoded).into()),
     }
 }
@@ -293,7 +308,7 @@ fn settings(own: &CrosspointOptions, strict: bool) -> Settings {
             ..Supervision::default()
         },
         drain: own.drain_timeout(),
-        strict: strict || own.strict,
+        strict,
     }
 }
 

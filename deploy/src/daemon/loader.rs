@@ -10,7 +10,9 @@ use std::{
 
 use crosspoint_api::{Control, WatchSpec};
 use crosspoint_kernel::supervise::{Blueprint, Handle, LoadError, Loader, Planned};
+use crosspoint_layers::fetch::HttpClient;
 use crosspoint_network::MonitorSpec;
+use crosspoint_rules::live::Library;
 use crosspoint_schema::{ConfigError, Stage};
 
 use super::Options;
@@ -28,6 +30,8 @@ const DEFAULT_FILE: &str = "config.json";
 pub(super) struct Source {
     input: Input,
     watch: bool,
+    /// Whether the configuration that was read last is strict.
+    strict: Arc<AtomicBool>,
 }
 
 impl Source {
@@ -37,7 +41,15 @@ impl Source {
         let mut input = commands::input(options.global.clone())?;
         input.embedded = options.bare && !named && !Path::new(DEFAULT_FILE).exists();
         input.strict = options.strict;
-        Ok(Self { input, watch: options.watch })
+        input.library = Library::new(Arc::new(|plane| Arc::new(HttpClient::on(plane.clone()))));
+        Ok(Self { input, watch: options.watch, strict: Arc::default() })
+    }
+
+    /// Resolves when all is there that a strict start needs besides components, the first download of rule-sets; at
+    /// once where the start is not strict.
+    pub(super) fn settled(&self) -> impl Future<Output = Result<(), String>> + use<> {
+        let (library, strict) = (self.input.library.clone(), self.strict.clone());
+        async move { if strict.load(Ordering::Relaxed) { library.settled().await } else { Ok(()) } }
     }
 
     /// Whether the built-in configuration is used.
@@ -54,7 +66,7 @@ impl Source {
         let started = AtomicBool::new(false);
         Arc::new(move || {
             let first = !started.swap(true, Ordering::Relaxed);
-            let mut blueprint = self.blueprint(control.as_ref(), &handle);
+            let mut blueprint = self.blueprint(control.as_ref(), &handle, first);
             if let (true, Ok(blueprint)) = (first, &mut blueprint) {
                 // Components log while they are built: at start the log must be right before that.
                 std::mem::replace(&mut blueprint.on_commit, Box::new(|| ()))();
@@ -74,12 +86,16 @@ impl Source {
         &self,
         control: Option<&Arc<Control>>,
         handle: &Arc<OnceLock<Handle>>,
+        first: bool,
     ) -> Result<Blueprint, Failure> {
         let mut input = self.input.clone();
+        // Later, a configuration that is not all right is refused: there is one in force.
+        input.lenient = first;
         // A file that has appeared since is what the user was told to write.
         input.embedded &= !Path::new(DEFAULT_FILE).exists();
         let extra = control.map(|control| control.planned()).into_iter().collect();
         let mut blueprint = assemble::blueprint(&input, extra)?;
+        self.strict.store(blueprint.settings.strict, Ordering::Relaxed);
         let option = |section: &str, key: &str| blueprint.shared.get(section)?.get(key).cloned();
         if let Some(output) = option("log", "output") {
             // Found here, while nothing has changed yet; opened again at commit.

@@ -1,8 +1,17 @@
 //! All rule-sets of the process.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
-use crosspoint_kernel::{fetch::Fetch, snapshot::Plane, supervise::Planned};
+use crosspoint_kernel::{
+    BoxFuture,
+    fetch::{Fetch, FetchError, Request, Response},
+    snapshot::Plane,
+    supervise::Planned,
+};
 use crosspoint_schema::{Config, ConfigError, options::RuleSet};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -45,6 +54,23 @@ pub struct Draft {
     fresh: Vec<usize>,
     options: Vec<RuleSet>,
     compat: Compat,
+    /// A second set of one tag.
+    duplicate: Option<ConfigError>,
+}
+
+impl Default for Library {
+    /// A library that never downloads anything, for those who only look at configurations.
+    fn default() -> Self {
+        Self::new(Arc::new(|_| Arc::new(Offline)))
+    }
+}
+
+struct Offline;
+
+impl Fetch for Offline {
+    fn fetch(&self, _: Request) -> BoxFuture<'static, Result<Response, FetchError>> {
+        Box::pin(std::future::ready(Err(FetchError::Failed("nothing is downloaded here".into()))))
+    }
 }
 
 impl Library {
@@ -57,22 +83,22 @@ impl Library {
 
     /// Slots for the sets that rules of a configuration refer to: those in force where the options are equal. No file
     /// is read yet.
-    ///
-    /// # Errors
-    /// Two sets of one tag.
-    pub fn plan(&self, config: &Config) -> Result<Draft, ConfigError> {
+    #[must_use]
+    pub fn plan(&self, config: &Config) -> Draft {
         let options = config.route.as_ref().map(|route| route.rule_set.clone()).unwrap_or_default();
         let compat = Compat::of(config);
         let wanted = references::of(config);
-        let mut seen = HashMap::new();
+        let mut seen = HashSet::new();
+        let mut duplicate = None;
         let (mut sets, mut fresh) = (Vec::new(), Vec::new());
         let in_force = self.0.sets.lock();
         for (index, options) in options.iter().enumerate() {
             let tag = options.tag.as_str();
-            if seen.insert(tag, index).is_some() {
+            if !seen.insert(tag) {
                 let message = format!("duplicate rule-set tag: {tag}");
-                let place = format!("route.rule_set[{index}]");
-                return Err(ConfigError::initialize("router", message).in_path(place));
+                let error = ConfigError::initialize("router", message).in_path(place(index));
+                duplicate.get_or_insert(error);
+                continue;
             }
             if !wanted.contains(tag) {
                 continue;
@@ -91,7 +117,7 @@ impl Library {
             sets.push(Arc::new(set));
         }
         drop(in_force);
-        Ok(Draft { library: self.clone(), sets, fresh, options, compat })
+        Draft { library: self.clone(), sets, fresh, options, compat, duplicate }
     }
 
     /// Resolves when every remote set in force has rules.
@@ -128,7 +154,7 @@ impl Draft {
     /// Blocks.
     ///
     /// # Errors
-    /// The first set that is refused. With `lenient`, files that are missing or wrong are no error: their sets match
+    /// Two sets of one tag, or the first set that is refused. With `lenient`, files that are missing or wrong are no error: their sets match
     /// nothing until their components find them.
     pub fn load(&self, lenient: bool) -> Result<(), ConfigError> {
         for (index, options) in self.options.iter().enumerate() {
@@ -152,10 +178,10 @@ impl Draft {
             };
             result.map_err(|why| {
                 ConfigError::initialize(format!("router: parse rule-set[{index}]"), why)
-                    .in_path(format!("route.rule_set[{index}]"))
+                    .in_path(place(index))
             })?;
         }
-        Ok(())
+        self.duplicate.clone().map_or(Ok(()), Err)
     }
 
     /// A remote set, of those that rules refer to or not, whose download leads through what does not exist.
@@ -171,7 +197,7 @@ impl Draft {
             }
             let message =
                 format!("initialize rule-set[{index}]: download detour not found: {detour}");
-            Some(ConfigError::start(message).in_path(format!("route.rule_set[{index}]")))
+            Some(ConfigError::start(message).in_path(place(index)))
         })
     }
 
@@ -188,4 +214,8 @@ impl Draft {
         let sets = self.sets.into_iter().map(|set| (set.tag().into(), set)).collect();
         *self.library.0.sets.lock() = sets;
     }
+}
+
+fn place(index: usize) -> String {
+    format!("route.rule_set[{index}]")
 }
