@@ -7,6 +7,7 @@ use crosspoint_base::group::history;
 use crosspoint_kernel::Kind;
 use crosspoint_kernel::addr::Target;
 use crosspoint_kernel::component::Dial;
+use crosspoint_kernel::net::monitor::{DefaultRoute, NetworkState};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{World, echo, free_port, parse, ping, rest, serve, socks5};
@@ -192,6 +193,23 @@ async fn a_urltest_uses_the_fastest_and_moves_on() {
     // Other settings take effect in the running instance.
     let calm = group.replace("200ms", "30s").replace("50", "10");
     world.component("fastest").reconfigure(Kind::Outbound, &calm);
+}
+
+#[tokio::test]
+async fn a_urltest_tests_anew_when_the_network_changes() {
+    let origin = origin(Duration::ZERO).await;
+    let group = r#"{"type": "urltest", "tag": "rerouted", "outbounds": ["r-one"], "url": "http://a.test/generate_204", "interval": "1h", "idle_timeout": "1h"}"#;
+    let world = World::new(&[&member("r-one", origin), group], &[]).await;
+    until("the first test", || history().get("r-one").is_some()).await;
+    let first = history().get("r-one").expect("measured").taken;
+    let network = &world.plane.network;
+    // No way out: what is known is left alone.
+    network.publish(NetworkState::default());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(history().get("r-one").is_some_and(|delay| delay.taken == first));
+    let route = Some(DefaultRoute { index: 7, name: "eth7".into() });
+    network.publish(NetworkState { default4: route, ..NetworkState::default() });
+    until("another test", || history().get("r-one").is_some_and(|d| d.taken > first)).await;
 }
 
 #[tokio::test]
