@@ -71,13 +71,6 @@ pub(crate) fn compile(
         }
         compiled.entries.push(entry);
     }
-    for (index, set) in route.rule_set.iter().enumerate() {
-        if sets.get(&set.tag).is_none() {
-            let message = format!("parse rule-set[{index}]: rule-sets are not in this build");
-            return Err(ConfigError::initialize("router", message)
-                .in_path(format!("route.rule_set[{index}]")));
-        }
-    }
     compiled.find_process |= route.find_process;
     if !route.final_outbound.is_empty() {
         compiled

@@ -95,15 +95,6 @@ fn logical_rules() {
     );
 }
 
-#[test]
-fn what_this_build_lacks() {
-    check(
-        r#"{"rule_set": [{"type": "inline", "tag": "x", "rules": [{"domain": "a"}]}]}"#,
-        "initialize router: parse rule-set[0]: rule-sets are not in this build",
-        "route.rule_set[0]",
-    );
-}
-
 /// Found at start, when everything else is right.
 #[test]
 fn a_rule_set_that_does_not_exist() {
