@@ -8,7 +8,7 @@ use crosspoint_kernel::component::Dep;
 use crosspoint_rules::{Refusal, Rule, RuleSets};
 use crosspoint_schema::{
     Config, ConfigError,
-    options::{RouteOptions, Rule as RuleOptions},
+    options::{DnsRule, RouteOptions, Rule as RuleOptions},
 };
 use tracing::warn;
 
@@ -71,13 +71,27 @@ pub(crate) fn compile(
         }
         compiled.entries.push(entry);
     }
-    compiled.find_process |= route.find_process;
+    let dns_rules = config.dns.iter().flat_map(|dns| &dns.rules);
+    compiled.find_process |= route.find_process || dns_rules.into_iter().any(looks_at_process);
     if !route.final_outbound.is_empty() {
         compiled
             .references
             .push((Dep::Outbound(route.final_outbound.as_str().into()), "route.final".to_owned()));
     }
     Ok(compiled)
+}
+
+/// Whether a DNS rule looks at the process behind a connection: it is found before the first rule of the router.
+fn looks_at_process(rule: &DnsRule) -> bool {
+    match rule {
+        DnsRule::Default(rule) => {
+            let m = &rule.matchers;
+            let texts =
+                [&m.process_name, &m.process_path, &m.process_path_regex, &m.package_name, &m.user];
+            texts.iter().any(|list| !list.is_empty()) || !m.user_id.is_empty()
+        }
+        DnsRule::Logical(rule) => rule.rules.iter().any(looks_at_process),
+    }
 }
 
 /// Warns of inbounds that a rule names and that do not exist: accepted by the reference, and never matched.

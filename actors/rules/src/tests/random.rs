@@ -12,6 +12,7 @@ use super::{
     naive::{Flags, World},
     *,
 };
+use crate::Index;
 
 fn pick(list: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(prop::sample::select(list).prop_map(str::to_owned), 1..3)
@@ -227,7 +228,7 @@ fn world<'a>(session: &Session, (sets, compat): &'a (Sets, Compat)) -> World<'a>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn connections_match_as_in_the_naive_evaluator(options in route_rules(), sets in rule_sets(), all in prop::collection::vec(connections(), 6)) {
@@ -236,6 +237,22 @@ proptest! {
             let session = session(&connection);
             let expected = world(&session, &sets).route(&options, &mut Flags::default());
             prop_assert_eq!(compiled.matches(&facts(&session)), expected, "{}", connection);
+        }
+    }
+
+    #[test]
+    fn the_index_finds_what_a_scan_finds(options in prop::collection::vec(route_rules(), 24..40), sets in rule_sets(), all in prop::collection::vec(connections(), 6)) {
+        let slots = slots(&sets);
+        let rules: Vec<Rule> = options.iter().map(|options| rule(options, &slots)).collect();
+        let index = Index::new(rules.iter());
+        for connection in all {
+            let session = session(&connection);
+            let facts = facts(&session);
+            for next in [0, rules.len() / 2] {
+                let scan = (next..rules.len()).filter(|at| rules[*at].matches(&facts));
+                let found = index.candidates(next, &facts).filter(|at| rules[*at].matches(&facts));
+                prop_assert_eq!(found.collect::<Vec<_>>(), scan.collect::<Vec<_>>(), "{}", connection);
+            }
         }
     }
 
