@@ -41,6 +41,31 @@ def sniff_quic():
         yield framed([crypto(0, hello[:100]) + b"\1\2\5\0\1\0\1\1", bytes(9) + crypto(100, hello[100:])])
 
 
+def dns_message_question():
+    head = lambda extra: b"\0\7\1\0\0\1\0\0\0\0\0" + bytes([extra])
+    question = b"\3www\7example\3org\0\0\1\0\1"
+    yield head(0) + question
+    subnet = b"\0\x08\0\7\0\1\x18\0\xc0\0\2"
+    yield head(1) + question + b"\0\0\x29\x04\xd0\0\0\x80\0" + len(subnet).to_bytes(2, "big") + subnet
+
+
+def dns_cache_patch():
+    for query in dns_message_question():
+        question = query[12:33]
+        a = b"\xc0\x0c\0\1\0\1\0\0\1\x2c\0\4\xc0\0\2\1"
+        soa = b"\0\0\6\0\1\0\0\1\x2c\0\x16\0\0" + bytes(16) + b"\0\0\0\x3c"
+        hints = b"\xc0\x0c\0\x41\0\1\0\0\0\x3c\0\x23\0\1\0\0\4\0\4\xc0\0\2\1\0\6\0\x10" + bytes(16) + b"\0\1\0\0"
+        opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
+        head = lambda *counts: query[:2] + b"\x81\x80\0\1" + b"".join(n.to_bytes(2, "big") for n in counts)
+        for answer in (
+            head(1, 0, 0) + question + a,
+            head(0, 1, 1) + question + soa + opt,
+            head(1, 0, 2) + question + a + opt + a,
+            head(1, 0, 0) + question + hints,
+        ):
+            yield len(query).to_bytes(2, "big") + query + answer
+
+
 def socks_server():
     login = b"\5\1\2\1\4user\6secret"
     for hello in (b"\0\5\1\0", b"\1" + login):
@@ -86,6 +111,18 @@ def rules():
 def rule_regex():
     yield b"^a\\d+(b|\\x{41})[[:alpha:]\\]]{1,3}?\\Q.\\E$\na1bb."
     yield b"(?i)(?P<n>\\pL)\\b|[^a-z&&~~]\nxyz"
+
+
+def resolv_conf():
+    yield b"# x\nsearch lan\nnameserver 127.0.0.53\nnameserver fe80::1%lo\noptions edns0 trust-ad timeout:3 attempts:2 rotate use-vc no-reload ndots:2\n"
+    yield b"127.0.0.1\tlocalhost lo # y\n::1 LOCALHOST.\nfe80::1%eth0 b\n"
+
+
+def dhcp_reply():
+    fixed = b"\2\1\6\0\1\2\3\4" + bytes(228) + b"\x63\x82\x53\x63"
+    yield fixed + b"\x35\1\2\6\4\n\0\0\1\x0f\3lan\x33\4\0\0\x0e\x10\xff"
+    yield fixed + b"\x35\1\5\x77\x0a\3eng\5apple\x77\x11\3com\0\x09marketing\xc0\4\xff"
+    yield fixed + b"\x35\1\2\x34\1\3\xff"
 
 
 target, out = sys.argv[1], pathlib.Path(sys.argv[2])

@@ -7,11 +7,10 @@ use crosspoint_rules::Facts;
 use tracing::{debug, error, info};
 
 use crate::{
-    message,
     resolver::{Choice, Chosen, Resolver, Walk},
     rule::Settings,
     server::Failure,
-    wire::Query,
+    wire::{self, Query},
 };
 
 /// The addresses of one name: queries for both families.
@@ -21,13 +20,8 @@ struct Queries {
 }
 
 impl Queries {
-    fn new(name: &str) -> Result<Self, ResolveError> {
-        let query = |family| {
-            message::query(0, name, family)
-                .and_then(|query| query.to_vec())
-                .map_err(|error| failed(name, error))
-        };
-        Ok(Self { v4: query(Family::V4)?, v6: query(Family::V6)? })
+    fn new(name: &str) -> Option<Self> {
+        Some(Self { v4: wire::question(name, wire::A)?, v6: wire::question(name, wire::AAAA)? })
     }
 
     fn get(&self, family: Family) -> Option<Query<'_>> {
@@ -83,7 +77,8 @@ impl Resolver {
             rewrite_ttl: lookup.rewrite_ttl,
             subnet: lookup.client_subnet,
         };
-        let queries = Queries::new(name)?;
+        let not_found = || ResolveError::NotFound { name: name.into() };
+        let queries = Queries::new(name).ok_or_else(not_found)?;
         if let Some(found) = self.at_hand(&queries, &settings) {
             return Ok(found);
         }

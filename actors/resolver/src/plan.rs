@@ -14,6 +14,7 @@ use crosspoint_rules::RuleSets;
 use crosspoint_schema::{
     Config, ConfigError, RawComponent,
     decode::Field,
+    json::Node,
     options::{DnsClientOptions, DnsOptions, Optimistic},
 };
 
@@ -230,7 +231,23 @@ fn servers(
             Server { legacy: legacy(raw), hash: hash_of(&tag), origin, fake: is_fake },
         );
     }
+    if let Some(group) = options.servers.iter().find(|raw| is_group_of(raw, fake.as_deref())) {
+        let error = ConfigError::initialize(
+            group.kind.indexed(group.index),
+            "a group cannot have a fakeip server",
+        );
+        return Err(error.in_path(format!("{}.servers", group.path)));
+    }
     Ok((servers, fake))
+}
+
+/// Whether a server is a group that this one is in.
+fn is_group_of(raw: &RawComponent, tag: Option<&str>) -> bool {
+    let members = raw.options.as_object().and_then(|options| options.get("servers"));
+    let Some((members, tag)) = members.zip(tag) else { return false };
+    let one = members.value.as_str() == Some(tag);
+    let among = |members: &[Node]| members.iter().any(|member| member.as_str() == Some(tag));
+    raw.type_name == "group" && (one || members.value.as_array().is_some_and(among))
 }
 
 fn legacy(raw: &RawComponent) -> Settings {

@@ -4,6 +4,7 @@
 use crosspoint_base as _;
 use crosspoint_dns as _;
 use crosspoint_kernel::{Kind, plugin};
+use crosspoint_proxy as _;
 
 /// The plugins that the features of this build promise: one line per role.
 const PROMISED: &[(bool, Kind, &str)] = &[
@@ -17,6 +18,8 @@ const PROMISED: &[(bool, Kind, &str)] = &[
     (cfg!(feature = "block"), Kind::Outbound, "block"),
     (cfg!(feature = "selector"), Kind::Outbound, "selector"),
     (cfg!(feature = "urltest"), Kind::Outbound, "urltest"),
+    (cfg!(feature = "shadowsocks"), Kind::Inbound, "shadowsocks"),
+    (cfg!(feature = "shadowsocks"), Kind::Outbound, "shadowsocks"),
     (cfg!(feature = "dns-in"), Kind::Inbound, "dns"),
     (cfg!(feature = "dns-out"), Kind::Outbound, "dns"),
     (cfg!(feature = "dns-local"), Kind::DnsServer, "local"),
@@ -29,6 +32,7 @@ const PROMISED: &[(bool, Kind, &str)] = &[
     (cfg!(feature = "dns-https"), Kind::DnsServer, "https"),
     (cfg!(feature = "dns-h3"), Kind::DnsServer, "h3"),
     (cfg!(feature = "dns-quic"), Kind::DnsServer, "quic"),
+    (cfg!(feature = "dns-group"), Kind::DnsServer, "group"),
 ];
 
 /// The plugins that this build promises.

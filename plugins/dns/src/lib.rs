@@ -1,4 +1,4 @@
-//! DNS servers, one folder per type: `local` (what this machine asks), `hosts`, `fakeip`.
+//! DNS servers, one folder per type, and the inbound and the outbound of type `dns`.
 
 #[cfg(any(feature = "dhcp", feature = "fakeip", feature = "hosts", feature = "local"))]
 mod answer;
@@ -7,6 +7,8 @@ pub mod client;
 pub mod dhcp;
 #[cfg(feature = "fakeip")]
 pub mod fakeip;
+#[cfg(feature = "group")]
+pub mod group;
 #[cfg(feature = "h3")]
 pub mod h3;
 #[cfg(feature = "hosts")]
@@ -21,10 +23,10 @@ pub mod local;
 pub mod outbound;
 #[cfg(any(feature = "dhcp", feature = "local"))]
 mod plain;
-#[cfg(any(feature = "hosts", feature = "local"))]
-mod system;
 #[cfg(feature = "quic")]
 pub mod quic;
+#[cfg(any(feature = "hosts", feature = "local"))]
+pub mod system;
 #[cfg(feature = "tcp")]
 pub mod tcp;
 #[cfg(test)]

@@ -43,6 +43,10 @@ fn what_the_reference_refuses() {
             format!(r#"{{"type": "local"}}, {fake}, {{"type": "fakeip", "tag": "g"}}"#),
             "initialize DNS server[2]: multiple fakeip server are not supported",
         ),
+        (
+            format!(r#"{{"type": "group", "servers": ["f"]}}, {fake}"#),
+            "initialize DNS server[0]: a group cannot have a fakeip server",
+        ),
     ] {
         assert_eq!(refused(&format!(r#"{{"servers": [{servers}]}}"#)).0, message);
     }

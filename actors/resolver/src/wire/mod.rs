@@ -3,6 +3,8 @@
 
 mod answer;
 mod query;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
@@ -180,4 +182,41 @@ pub(crate) fn push_opt(out: &mut Vec<u8>, start: usize, size: u16, flags: u32, o
     out.extend(length.to_be_bytes());
     out.extend(options);
     put(out, start + 10, &count.saturating_add(1).to_be_bytes());
+}
+
+/// A query for `name` (without final dot, as it is on the wire: no escapes, no punycode), with recursion desired. `None`
+/// where that is no name.
+pub(crate) fn question(name: &str, qtype: u16) -> Option<Vec<u8>> {
+    let mut out = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    if name != "." {
+        for label in name.split('.') {
+            let length = u8::try_from(label.len()).ok().filter(|n| (1..=63).contains(n))?;
+            out.push(length);
+            out.extend(label.as_bytes());
+        }
+    }
+    out.push(0);
+    if out.len() - HEADER > MAX_NAME {
+        return None;
+    }
+    out.extend(qtype.to_be_bytes());
+    out.extend(IN.to_be_bytes());
+    Some(out)
+}
+
+/// What a client that has sent `query` is told when a server says `answer` and `ttl` seconds are left of it; `None` where
+/// either is broken. The whole path of a cached answer, for tests.
+#[doc(hidden)]
+pub fn told(query: &[u8], answer: Vec<u8>, ttl: u32) -> Option<Vec<u8>> {
+    let query = Query::parse(query).ok()?;
+    let mut answer = Answer::read(answer, &query).ok()?;
+    let _ = (answer.rcode(), answer.is_truncated());
+    answer.keep_hints(crosspoint_kernel::resolve::Family::V4);
+    let kept = answer.ttl();
+    answer.set_ttl(kept);
+    let reply = answer.into_reply(&query, kept, false);
+    let _ = reply.owners();
+    let mut out = Vec::new();
+    reply.render(&query, ttl, &mut out);
+    Some(out)
 }
