@@ -47,6 +47,9 @@ pub struct NetworkState {
 #[error("no route to internet")]
 pub struct NoInterface;
 
+/// A default route and our addresses on its interface.
+type Way<'a> = (&'a DefaultRoute, &'a [(IpAddr, u8)]);
+
 impl NetworkState {
     /// The interface of the default route: of IPv4 if there is one.
     pub fn default_route(&self) -> Option<&DefaultRoute> {
@@ -54,7 +57,7 @@ impl NetworkState {
     }
 
     /// Default routes, and our addresses on their interfaces.
-    fn ways(&self) -> [Option<(&DefaultRoute, &[(IpAddr, u8)])>; 2] {
+    fn ways(&self) -> [Option<Way<'_>>; 2] {
         [&self.default4, &self.default6].map(|route| {
             let route = route.as_ref()?;
             let interface = self.interfaces.iter().find(|i| i.index == route.index);
@@ -243,7 +246,8 @@ mod tests {
         let (mut changes, mut reroutes) = (shared.changes(), shared.reroutes());
         let mut told = move || {
             let told = (changes.has_changed().unwrap(), reroutes.has_changed().unwrap());
-            (changes.mark_unchanged(), reroutes.mark_unchanged());
+            changes.mark_unchanged();
+            reroutes.mark_unchanged();
             told
         };
         assert!(shared.is_unknown());

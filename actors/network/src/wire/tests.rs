@@ -70,7 +70,10 @@ fn only_default_routes_of_the_main_table_count() {
     assert_eq!(one(RTM_NEWROUTE, &body(0, 7, 0), &both), Message::OtherRoute);
     let elsewhere = [oif, metric.clone(), attribute(RTA_TABLE, &number(2022))];
     assert_eq!(one(RTM_NEWROUTE, &body(0, 1, 0), &elsewhere), Message::OtherRoute);
-    assert_eq!(one(RTM_NEWROUTE, &body(0, 1, 0), &[metric.clone()]), Message::OtherRoute);
+    assert_eq!(
+        one(RTM_NEWROUTE, &body(0, 1, 0), std::slice::from_ref(&metric)),
+        Message::OtherRoute
+    );
 
     let hop = |flags: u8, index: u32| [&[8, 0, flags, 0], &number(index)[..]].concat();
     let several = attribute(RTA_MULTIPATH, &[hop(0x10, 4), hop(0, 5), hop(0, 6)].concat());
