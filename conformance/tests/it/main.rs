@@ -4,5 +4,7 @@ mod golden;
 mod guards;
 mod harness;
 mod live;
+mod network;
 mod proxy;
 mod rules;
+mod state;
