@@ -130,7 +130,7 @@ impl Plain {
                 return Ok(answer);
             }
         }
-        Err(ExchangeError::failed(format_args!("{}: {last}", asked.name)))
+        Err(last)
     }
 
     async fn once(

@@ -200,7 +200,7 @@ async fn the_next_server_is_asked_when_one_cannot_answer() {
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
     // Nobody at all: every server as often as the plan says.
     let error = world.ask(&[silent.addr, closed], PLAN).await.unwrap_err();
-    assert!(error.starts_with("name.example: ") && error.contains("refused"), "{error}");
+    assert!(error.contains("refused"), "{error}");
     assert_eq!(silent.seen().len(), 2);
     let error = world.ask(&[closed, silent.addr], PLAN).await.unwrap_err();
     assert!(error.contains("no answer from"), "{error}");

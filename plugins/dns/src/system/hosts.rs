@@ -12,7 +12,7 @@ pub(crate) const SYSTEM: &str = "/etc/hosts";
 const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
 /// Names in lower case and their addresses.
-pub(crate) type Names = HashMap<String, Vec<IpAddr>>;
+pub type Names = HashMap<String, Vec<IpAddr>>;
 
 /// A hosts file. One that has gone keeps what was known, as in the reference.
 pub(crate) fn watch(path: &str) -> Arc<Watched<Names>> {
@@ -20,7 +20,8 @@ pub(crate) fn watch(path: &str) -> Arc<Watched<Names>> {
 }
 
 /// `ADDRESS NAME…`, `#` starts a comment; lines that say something else are skipped.
-pub(crate) fn parse(text: &str) -> Names {
+#[must_use]
+pub fn parse(text: &str) -> Names {
     let mut names = Names::new();
     for line in text.lines() {
         let mut words = line.split('#').next().unwrap_or_default().split_whitespace();

@@ -1,8 +1,8 @@
 //! Files of the system that are read again when they have changed.
 
-pub(crate) mod hosts;
+pub mod hosts;
 #[cfg(feature = "local")]
-pub(crate) mod resolv;
+pub mod resolv;
 
 use std::{
     io,

@@ -28,21 +28,21 @@ const PORT: u16 = 53;
 
 /// Which servers to ask, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Resolv {
+pub struct Resolv {
     /// The servers in order; never empty.
-    pub(crate) servers: Vec<SocketAddr>,
+    pub servers: Vec<SocketAddr>,
     /// How long one server may take for one try.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// How often every server is tried.
-    pub(crate) attempts: u32,
+    pub attempts: u32,
     /// Begin with another server each time.
-    pub(crate) rotate: bool,
+    pub rotate: bool,
     /// Ask over TCP at once.
-    pub(crate) tcp: bool,
+    pub tcp: bool,
     /// Ask whether the server has validated the answer, and believe it.
-    pub(crate) trust_ad: bool,
+    pub trust_ad: bool,
     /// The file does not change any more.
-    pub(crate) no_reload: bool,
+    pub no_reload: bool,
 }
 
 impl Default for Resolv {
@@ -68,7 +68,8 @@ pub(crate) fn watch(path: &str) -> Arc<Watched<Resolv>> {
 /// Reads the file; what it does not understand it skips. `search`, `domain` and `ndots` say how an incomplete name is
 /// completed, and the names in queries are complete. `edns0` is our habit anyway, and `single-request` speaks of
 /// pairs of queries.
-pub(crate) fn parse(text: &str) -> Resolv {
+#[must_use]
+pub fn parse(text: &str) -> Resolv {
     let mut conf = Resolv { servers: Vec::new(), ..Resolv::default() };
     for line in text.lines().filter(|line| !line.starts_with([';', '#'])) {
         let mut words = line.split_whitespace();
