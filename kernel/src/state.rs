@@ -136,7 +136,9 @@ impl SharedState {
             adopt(&memory, &*before.0);
             return Self(Arc::new(memory));
         };
-        adopt(&*next, &*before.0);
+        if !Arc::ptr_eq(&next, &before.0) {
+            adopt(&*next, &*before.0);
+        }
         Self(next)
     }
 }

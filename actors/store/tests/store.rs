@@ -89,6 +89,7 @@ fn cache_ids_are_kept_apart_but_fake_addresses_are_shared() {
     let path = dir.path().join("cache.db");
     let stores = Stores::default();
     let one = stores.open(&path, all("one")).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&one, &stores.open(&path, all("one")).unwrap()));
     let two = stores.open(&path, all("two")).unwrap();
     one.select("group", "a");
     two.select("group", "b");

@@ -26,6 +26,6 @@ pub(super) fn open(config: &Config, stores: &Arc<Stores>) -> Option<OpenState> {
         let store = stores
             .open(&path, keep)
             .map_err(|error| BuildError::options(format_args!("initialize cache-file: {error}")))?;
-        Ok(Arc::new(store) as Arc<dyn State>)
+        Ok(store as Arc<dyn State>)
     }))
 }
