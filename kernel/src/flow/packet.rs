@@ -156,6 +156,15 @@ impl Batch {
         Some(&mut self.arena[start..start + n])
     }
 
+    /// Grows datagram `index` by `n` bytes at its end and returns them, or `None` when there is no room for
+    /// them (64 bytes are behind the longest datagram).
+    pub fn grow_back(&mut self, index: usize, n: usize) -> Option<&mut [u8]> {
+        let p = &mut self.packets[index];
+        let end = p.end.checked_add(n).filter(|end| *end <= (p.slot + 1) * SLOT)?;
+        let start = std::mem::replace(&mut p.end, end);
+        Some(&mut self.arena[start..end])
+    }
+
     /// Keeps only the datagrams for which `keep` says so, in order.
     pub fn retain(&mut self, mut keep: impl FnMut(&Target, &mut [u8]) -> bool) {
         let arena = &mut self.arena;

@@ -1,0 +1,131 @@
+//! Outbound `shadowsocks`.
+
+use std::sync::Arc;
+
+use crosspoint_kernel::addr::Target;
+use crosspoint_kernel::component::{BuildCx, Component, Deps, Dial, Outbound, Spec};
+use crosspoint_kernel::flow::{BoxPacketIo, BoxStream};
+use crosspoint_kernel::net::dial::{self, Dialer, Setup};
+use crosspoint_kernel::session::Network;
+use crosspoint_kernel::{BoxFuture, BuildError, DialError, Kind, Plugin};
+use crosspoint_schema::decode::{Map, Options as _};
+use crosspoint_schema::{ConfigError, RawOptions};
+
+use super::method::{Family, KeyError, Method};
+use super::options::ShadowsocksOutOptions;
+use super::packets;
+use super::stream::{ClientKeys, Shadow};
+use crate::spec::{check, done, server, to_proxy};
+
+inventory::submit! {
+    Plugin { kind: Kind::Outbound, type_name: "shadowsocks", schema: ShadowsocksOutOptions::describe, canonical: |raw| raw.canonical::<ShadowsocksOutOptions>(), parse }
+}
+
+fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
+    let options: ShadowsocksOutOptions = raw.parse()?;
+    let keys = keys(&options).map_err(|error| raw.invalid(error.to_string()))?;
+    check(&raw, "network_strategy", dial::validate(&options.dial))?;
+    done(ShadowsocksOut { options, keys: Arc::new(keys) })
+}
+
+/// Methods of the time before AEAD, which the reference still speaks as a client.
+const LEGACY: [&str; 9] = [
+    "aes-128-ctr",
+    "aes-192-ctr",
+    "aes-256-ctr",
+    "aes-128-cfb",
+    "aes-192-cfb",
+    "aes-256-cfb",
+    "rc4-md5",
+    "chacha20-ietf",
+    "xchacha20",
+];
+
+fn keys(options: &ShadowsocksOutOptions) -> Result<ClientKeys, KeyError> {
+    if LEGACY.contains(&options.method.as_str()) {
+        return Err(KeyError::NotInBuild(options.method.clone()));
+    }
+    let method = Method::named(&options.method)?;
+    let password = options.password.expose();
+    if !matches!(method.family, Family::Aead2022(_)) {
+        return Ok(ClientKeys { method, servers: Vec::new(), own: method.key(password, "")? });
+    }
+    let keys = password.split(':').map(|key| method.key(key, "decode psk"));
+    let mut servers = keys.collect::<Result<Vec<_>, _>>()?;
+    let own = servers.pop().ok_or(KeyError::MissingKey)?;
+    if !servers.is_empty() && !own.has_users() {
+        return Err(KeyError::NoIdentity);
+    }
+    Ok(ClientKeys { method, servers, own })
+}
+
+#[derive(Debug)]
+struct ShadowsocksOut {
+    options: ShadowsocksOutOptions,
+    keys: Arc<ClientKeys>,
+}
+
+impl Spec for ShadowsocksOut {
+    fn canonical(&self) -> Map {
+        self.options.to_map()
+    }
+
+    fn deps(&self, out: &mut Deps) {
+        dial::deps(&self.options.dial, out);
+    }
+
+    fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
+        Box::pin(async move {
+            let options = &self.options;
+            let wanted = [
+                (!options.plugin.is_empty(), "plugin"),
+                (options.udp_over_tcp.as_ref().is_some_and(|uot| uot.enabled()), "udp_over_tcp"),
+                (options.multiplex.as_ref().is_some_and(|mux| mux.enabled), "multiplex"),
+            ];
+            if let Some((_, what)) = wanted.into_iter().find(|(used, _)| *used) {
+                return Err(BuildError::NotInBuild(format!(
+                    "option `{what}` of outbound shadowsocks"
+                )));
+            }
+            let setup = Setup { server: Some(&options.server.server), ..Setup::default() };
+            let client = Client {
+                dialer: Dialer::with(&options.dial, &cx, setup)?,
+                server: server(&options.server),
+                spec: self.clone(),
+            };
+            Ok(Component { outbound: Some(Arc::new(client)), ..Component::default() })
+        })
+    }
+}
+
+struct Client {
+    dialer: Dialer,
+    server: Target,
+    spec: Arc<ShadowsocksOut>,
+}
+
+impl Outbound for Client {
+    fn connect<'a>(&'a self, dial: Dial<'a>) -> BoxFuture<'a, Result<BoxStream, DialError>> {
+        Box::pin(async move {
+            let inner = self.dialer.connect(dial.to(&self.server)).await.map_err(to_proxy)?;
+            let shadow = Shadow::client(inner, self.spec.keys.clone(), dial.target.clone());
+            Ok(Box::new(shadow) as BoxStream)
+        })
+    }
+
+    fn associate<'a>(&'a self, dial: Dial<'a>) -> BoxFuture<'a, Result<BoxPacketIo, DialError>> {
+        Box::pin(async move {
+            let server = dial.to(&self.server);
+            let inner = self.dialer.associate_connected(server).await.map_err(to_proxy)?;
+            let client = packets::Client::new(inner, self.server.clone(), self.spec.keys.clone());
+            Ok(Box::new(client.map_err(DialError::protocol)?) as BoxPacketIo)
+        })
+    }
+
+    fn supports(&self, network: Network) -> bool {
+        match network {
+            Network::Tcp => self.spec.options.network.tcp(),
+            Network::Udp => self.spec.options.network.udp(),
+        }
+    }
+}
