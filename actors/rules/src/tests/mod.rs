@@ -2,6 +2,7 @@
 
 mod cost;
 mod dns;
+mod hostile;
 mod naive;
 mod random;
 mod sets;
