@@ -125,6 +125,27 @@ def dhcp_reply():
     yield fixed + b"\x35\1\2\x34\1\3\xff"
 
 
+def dns_response():
+    query = b"\x12\x34\1\0\0\1\0\0\0\0\0\0\1a\4test\0\0\1\0\1"
+    answer = b"\x12\x34\x81\x80" + query[4:] + b"\xc0\x0c\0\1\0\1\0\0\1\x2c\0\4\xc0\0\2\1"
+    size = len(query).to_bytes(2, "big")
+    yield size + query + answer
+    yield size + query + b"\x12\x34\x81\x85" + bytes(8)
+    yield b"\0\0" + 2 * (len(answer).to_bytes(2, "big") + answer)
+
+
+def bbolt():
+    """Pages 2 and up: a branch above a leaf with a bucket inline, one on a page of its own, and a value."""
+    head = lambda number, flags, count: number.to_bytes(8, "little") + flags.to_bytes(2, "little") + count.to_bytes(2, "little") + bytes(4)
+    word = lambda *numbers: b"".join(n.to_bytes(4, "little") for n in numbers)
+    page = lambda data: data.ljust(512, b"\0")
+    inline = head(0, 2, 1) + word(0, 16, 1, 1) + b"kv"
+    bucket = bytes(16) + inline
+    leaf = head(3, 2, 3) + word(1, 48, 1, len(bucket)) + word(1, 33 + len(bucket), 1, 16) + word(0, 34 + len(bucket), 1, 1)
+    leaf += b"a" + bucket + b"b" + (4).to_bytes(8, "little") + bytes(8) + b"cd"
+    yield page(head(2, 1, 1) + word(0, 0) + (3).to_bytes(8, "little")) + page(leaf) + page(head(4, 2, 1) + word(0, 16, 2, 2) + b"keyv")
+
+
 target, out = sys.argv[1], pathlib.Path(sys.argv[2])
 for number, seed in enumerate(globals().get(target, list)()):
     (out / f"seed-{number}").write_bytes(seed)
