@@ -103,7 +103,7 @@ fn convert(args: &Convert) -> Result<ExitCode, Fatal> {
         note(Level::DEBUG, &format!("{}{} (line {})", line.reason, line.text, line.line));
     }
     let rules = filter.rules().map_err(text)?;
-    if !filter.skipped.is_empty() {
+    if !filter.skipped.is_empty() && !filter.is_plain() {
         let (kept, all) = (filter.parsed(), filter.parsed() + filter.skipped.len());
         note(Level::INFO, &format!("parsed rules: {kept}/{all}"));
     }

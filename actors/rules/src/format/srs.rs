@@ -93,7 +93,10 @@ pub fn inflate(bytes: &[u8]) -> Result<(u8, Vec<u8>), FormatError> {
         let before = (zlib.total_in(), zlib.total_out());
         let status = zlib
             .decompress_vec(rest, &mut body, FlushDecompress::Finish)
-            .map_err(|error| FormatError::Message(format!("zlib: {error}")))?;
+            .map_err(|error| match zlib.total_out() {
+                0 => FormatError::Message(format!("zlib: invalid header: {error}")),
+                at => FormatError::at(at as usize, format!("zlib: {error}")),
+            })?;
         if status == Status::StreamEnd {
             return Ok((version, body));
         }

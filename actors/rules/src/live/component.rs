@@ -16,8 +16,8 @@ use super::{
     set::{LiveSet, Origin},
 };
 
-/// The type that `ctl status` shows.
-const TYPE: &str = "rule-set";
+/// What `ctl status` shows before the tag: a service of the user may have the same one.
+const NAME: &str = "rule-set";
 
 /// A set that needs work once the configuration is in force.
 pub(super) struct SetSpec {
@@ -35,13 +35,13 @@ impl fmt::Debug for SetSpec {
 impl SetSpec {
     /// The component; none for a set that never changes.
     pub(super) fn planned(self) -> Option<Planned> {
-        let (type_name, path) = match &self.set.origin {
+        let type_name = match &self.set.origin {
             Origin::Inline => return None,
-            Origin::Local { .. } | Origin::Remote { .. } => {
-                (TYPE, format!("route.rule_set[{}]", self.set.index))
-            }
+            Origin::Local { .. } => "local",
+            Origin::Remote { .. } => "remote",
         };
-        let id = ComponentId::new(Kind::Service, format!("{TYPE}[{}]", self.set.tag()));
+        let path = format!("route.rule_set[{}]", self.set.index);
+        let id = ComponentId::new(Kind::Service, format!("{NAME}[{}]", self.set.tag()));
         Some(Planned { id, type_name, spec: Arc::new(self), path })
     }
 }

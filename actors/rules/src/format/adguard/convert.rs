@@ -89,6 +89,12 @@ impl Filter {
         self.kept.len()
     }
 
+    /// Whether it is a list of names and nothing else.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.kept.iter().all(|pattern| pattern.plain)
+    }
+
     /// The filter as one rule, of version 2.
     ///
     /// # Errors
@@ -99,7 +105,7 @@ impl Filter {
             let message = "AdGuard rule-set is empty or all rules are unsupported";
             return Err(FormatError::Message(message.to_owned()));
         }
-        let rule = if kept.iter().all(|pattern| pattern.plain) {
+        let rule = if self.is_plain() {
             let domain: Vec<String> = kept.iter().map(|pattern| pattern.text.clone()).collect();
             let matchers =
                 HeadlessMatchers { domain: domain.into(), ..HeadlessMatchers::default() };
