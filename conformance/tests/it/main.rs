@@ -7,4 +7,5 @@ mod live;
 mod network;
 mod proxy;
 mod rules;
+mod ruleset;
 mod state;
