@@ -9,3 +9,4 @@ mod proxy;
 mod rules;
 mod ruleset;
 mod state;
+mod tls;

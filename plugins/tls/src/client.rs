@@ -1,7 +1,13 @@
 //! The client.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
+use arc_swap::ArcSwap;
 use crosspoint_kernel::{
     DialError, flow::BoxStream, resolve::Trail, serve::handshake, snapshot::Plane,
 };
@@ -45,7 +51,7 @@ struct Inner {
     name: ServerName<'static>,
     recipe: Recipe,
     /// Without ECH.
-    config: Arc<ClientConfig>,
+    config: ArcSwap<Made>,
     split: Option<Split>,
     ech: Option<Ech>,
 }
@@ -58,7 +64,39 @@ pub(crate) struct Recipe {
     sni: bool,
 }
 
+/// A configuration, and the authorities that were in force when it was made. With others another one is made:
+/// sessions that were begun when somebody was trusted must not be resumed when nobody trusts it any more.
+pub(crate) struct Made {
+    pub(crate) config: Arc<ClientConfig>,
+    /// Points nowhere while nobody has asked for the store.
+    roots: Weak<Roots>,
+}
+
+impl Made {
+    pub(crate) fn new(config: ClientConfig, recipe: &Recipe) -> Self {
+        Self { config: Arc::new(config), roots: recipe.roots() }
+    }
+
+    /// One that was made without looking at the store, which reads it when it is first needed.
+    pub(crate) fn unseen(config: ClientConfig) -> Self {
+        Self { config: Arc::new(config), roots: Weak::new() }
+    }
+
+    /// Whether the authorities are still the same.
+    pub(crate) fn is_current(&self, recipe: &Recipe) -> bool {
+        self.roots.ptr_eq(&recipe.roots())
+    }
+}
+
 impl Recipe {
+    /// The authorities of the store that is in force; nothing where they cannot change.
+    fn roots(&self) -> Weak<Roots> {
+        match &self.trust {
+            Trust::Store(store) => Arc::downgrade(&store.roots()),
+            Trust::All | Trust::Own(_) => Weak::new(),
+        }
+    }
+
     fn plain(&self) -> Result<ClientConfig, TlsError> {
         let builder = ClientConfig::builder_with_provider(self.negotiable.provider.clone())
             .with_protocol_versions(self.negotiable.versions)
@@ -159,7 +197,7 @@ impl Client {
             _ => None,
         };
         let recipe = Recipe { negotiable, trust, alpn, sni: !options.disable_sni };
-        let config = Arc::new(recipe.plain()?);
+        let config = ArcSwap::from_pointee(Made::unseen(recipe.plain()?));
         if let Some(ech) = &ech {
             ech.check(&recipe)?;
         }
@@ -178,7 +216,8 @@ impl Client {
         self.0.name.to_str().into_owned()
     }
 
-    /// The configuration for users of rustls that do their own handshake (QUIC).
+    /// The configuration for users of rustls that do their own handshake (QUIC); to be asked for at each
+    /// connection, because it may change.
     ///
     /// # Errors
     /// The ECH configuration cannot be had from the DNS.
@@ -188,7 +227,17 @@ impl Client {
 
     async fn config(&self, trail: &Trail) -> Result<Arc<ClientConfig>, HandshakeError> {
         match &self.0.ech {
-            None => Ok(self.0.config.clone()),
+            None => {
+                let made = self.0.config.load();
+                if made.is_current(&self.0.recipe) {
+                    return Ok(made.config.clone());
+                }
+                let fresh = self.0.recipe.plain().map_err(HandshakeError::other)?;
+                let fresh = Made::new(fresh, &self.0.recipe);
+                let config = fresh.config.clone();
+                self.0.config.store(Arc::new(fresh));
+                Ok(config)
+            }
             Some(ech) => ech.config(&self.0.recipe, trail).await,
         }
     }

@@ -24,7 +24,11 @@ use rustls::{
     pki_types::{EchConfigListBytes, ServerName},
 };
 
-use crate::{HandshakeError, TlsError, client::Recipe, pem};
+use crate::{
+    HandshakeError, TlsError,
+    client::{Made, Recipe},
+    pem,
+};
 
 /// Label of configurations in PEM.
 const LABEL: &str = "ECH CONFIGS";
@@ -45,9 +49,19 @@ enum Source {
 
 /// A configuration in use.
 struct Current {
-    config: Arc<ClientConfig>,
+    ech: EchConfig,
+    made: Made,
     /// `None`: it came with the options, or from the server.
     until: Option<Instant>,
+}
+
+impl Current {
+    /// The first configuration of a list that we can use.
+    fn new(list: &[u8], until: Option<Instant>, recipe: &Recipe) -> Result<Self, TlsError> {
+        let ech = usable(list)?;
+        let made = Made::new(recipe.with_ech(ech.clone())?, recipe);
+        Ok(Self { ech, made, until })
+    }
 }
 
 /// ECH of one client.
@@ -86,8 +100,9 @@ impl Ech {
     /// Finds out whether a configuration of the options can be used.
     pub(crate) fn check(&self, recipe: &Recipe) -> Result<(), TlsError> {
         if let Source::Options(list) = &self.source {
-            let config = Arc::new(recipe.with_ech(usable(list)?)?);
-            *self.current.lock() = Some(Current { config, until: None });
+            let ech = usable(list)?;
+            let made = Made::unseen(recipe.with_ech(ech.clone())?);
+            *self.current.lock() = Some(Current { ech, made, until: None });
         }
         Ok(())
     }
@@ -98,14 +113,14 @@ impl Ech {
         recipe: &Recipe,
         trail: &Trail,
     ) -> Result<Arc<ClientConfig>, HandshakeError> {
-        if let Some(config) = self.fresh() {
+        if let Some(config) = self.fresh(recipe) {
             return Ok(config);
         }
         let Source::Dns(name, plane) = &self.source else {
             return Err(HandshakeError::other("no ECH configuration"));
         };
         let _turn = self.looking.lock().await;
-        if let Some(config) = self.fresh() {
+        if let Some(config) = self.fresh(recipe) {
             return Ok(config);
         }
         let failed = |why: &dyn std::fmt::Display| {
@@ -119,18 +134,23 @@ impl Ech {
             .await
             .map_err(|error| failed(&error))?;
         let (list, ttl) = in_answer(&answer).map_err(|why| failed(&why))?;
-        let config = usable(&list).and_then(|ech| recipe.with_ech(ech));
-        let config = Arc::new(config.map_err(|error| failed(&error))?);
         let until = Some(Instant::now() + ttl.clamp(MIN_TTL, MAX_TTL));
-        *self.current.lock() = Some(Current { config: config.clone(), until });
+        let current = Current::new(&list, until, recipe).map_err(|error| failed(&error))?;
+        let config = current.made.config.clone();
+        *self.current.lock() = Some(current);
         Ok(config)
     }
 
-    fn fresh(&self) -> Option<Arc<ClientConfig>> {
-        let current = self.current.lock();
-        let current = current.as_ref()?;
-        let fresh = current.until.is_none_or(|until| until > Instant::now());
-        fresh.then(|| current.config.clone())
+    fn fresh(&self, recipe: &Recipe) -> Option<Arc<ClientConfig>> {
+        let mut current = self.current.lock();
+        let current = current.as_mut()?;
+        if current.until.is_some_and(|until| until <= Instant::now()) {
+            return None;
+        }
+        if !current.made.is_current(recipe) {
+            current.made = Made::new(recipe.with_ech(current.ech.clone()).ok()?, recipe);
+        }
+        Some(current.made.config.clone())
     }
 
     /// Takes over what a server that rejects ECH says it wants instead (RFC 9849 §6.1.6; the library has checked
@@ -143,10 +163,8 @@ impl Ech {
         };
         let mut current = self.current.lock();
         let until = current.as_ref().and_then(|current| current.until);
-        let fresh = retry.as_ref().and_then(|list| {
-            let config = usable(&list.get_encoding()).and_then(|ech| recipe.with_ech(ech)).ok()?;
-            Some(Current { config: Arc::new(config), until })
-        });
+        let fresh =
+            retry.as_ref().and_then(|list| Current::new(&list.get_encoding(), until, recipe).ok());
         match fresh {
             Some(fresh) => {
                 *current = Some(fresh);

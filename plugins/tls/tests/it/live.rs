@@ -68,6 +68,13 @@ async fn stores_are_watched() {
     // Inline, by file, by directory: one client all along.
     store.install(plan(json!({"store": "none", "certificate": authority.pem()})).unwrap());
     shake(&client, &server).await.0.unwrap();
+    // A ticket is at hand, and must not be used with a store that does not know who gave it.
+    for _ in 0..2 {
+        let (near, far) = shake(&client, &server).await;
+        let (mut near, mut far) = (near.unwrap(), far.unwrap());
+        far.write_all(b"x").await.unwrap();
+        assert_eq!(near.read_u8().await.unwrap(), b'x');
+    }
     store.install(plan(json!({"store": "mozilla"})).unwrap());
     assert!(shake(&client, &server).await.0.is_err());
     let watched = json!({"store": "none", "certificate_directory_path": dir.path()});
