@@ -1,5 +1,6 @@
 //! The conformance suite: one program, so that peers are fetched and the daemon is built once.
 
+mod dns;
 mod golden;
 mod guards;
 mod harness;
