@@ -233,17 +233,19 @@ impl Plain {
         let framed = [&length.to_be_bytes(), &*ready.message].concat();
         stream.write_all(&framed).await.map_err(|e| failed("write", e))?;
         stream.flush().await.map_err(|e| failed("write", e))?;
-        let length = stream.read_u16().await.map_err(|e| failed("read", e))?;
-        // Grows with the bytes that come.
-        let mut answer = Vec::new();
-        let mut body = stream.take(length.into());
-        body.read_to_end(&mut answer).await.map_err(|e| failed("read", e))?;
-        if answer.len() != usize::from(length) || !ready.is_answered_by(&answer) {
-            return Err(ExchangeError::failed(format_args!(
-                "no answer to the query from {server}"
-            )));
+        loop {
+            let length = stream.read_u16().await.map_err(|e| failed("read", e))?;
+            // Grows with the bytes that come.
+            let mut answer = Vec::new();
+            let mut body = (&mut stream).take(length.into());
+            body.read_to_end(&mut answer).await.map_err(|e| failed("read", e))?;
+            if answer.len() != usize::from(length) {
+                return Err(failed("read", io::ErrorKind::UnexpectedEof.into()));
+            }
+            if ready.is_answered_by(&answer) {
+                return Ok(answer);
+            }
         }
-        Ok(answer)
     }
 }
 

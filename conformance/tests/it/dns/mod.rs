@@ -2,6 +2,10 @@
 
 mod client;
 mod compared;
+mod dhcp;
+mod fake;
 mod front;
 mod leak;
+mod local;
 mod origin;
+mod servers;

@@ -53,9 +53,14 @@ fn reply(query: &Message, network: &str) -> Message {
 
 impl Server {
     async fn new(mood: Mood) -> Self {
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let (udp, tcp) = loop {
+            let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            // The port may be taken for TCP.
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+                break (udp, tcp);
+            }
+        };
         let addr = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(addr).await.unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let note = seen.clone();
         let task = tokio::spawn(async move {
@@ -94,9 +99,14 @@ impl Server {
                         stream.read_exact(&mut query).await.unwrap();
                         let query = message::read(&query).unwrap();
                         note.lock().unwrap().push(("tcp", query.clone()));
-                        let answer = reply(&query, "tcp").to_vec().unwrap();
-                        let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
-                        stream.write_all(&[&length[..], &answer].concat()).await.unwrap();
+                        let right = reply(&query, "tcp");
+                        let mut wrong = right.clone();
+                        wrong.metadata.id ^= 1;
+                        for answer in [wrong, right] {
+                            let answer = answer.to_vec().unwrap();
+                            let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
+                            stream.write_all(&[&length[..], &answer].concat()).await.unwrap();
+                        }
                     }
                 }
             }
