@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
 
-/// Splits one DER element off: its tag, its contents, itself, and what follows.
-fn element(input: &[u8]) -> Option<(u8, &[u8], &[u8], &[u8])> {
+/// One DER element: its tag, its contents, itself with its header, and what follows.
+type Element<'a> = (u8, &'a [u8], &'a [u8], &'a [u8]);
+
+/// Splits one DER element off.
+fn element(input: &[u8]) -> Option<Element<'_>> {
     let (&tag, rest) = input.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (len, rest) = match first {

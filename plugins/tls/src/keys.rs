@@ -17,7 +17,7 @@ pub(crate) enum Certificates {
     /// One chain.
     Fixed(ArcSwap<CertifiedKey>),
     /// One made up for each name.
-    Minted(Mint),
+    Minted(Box<Mint>),
 }
 
 impl ResolvesServerCert for Certificates {

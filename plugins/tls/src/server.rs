@@ -110,7 +110,7 @@ impl Server {
         );
         let certificates = match (certificate, key) {
             (None, None) if options.insecure => {
-                Certificates::Minted(Mint::new(negotiable.provider.clone()))
+                Certificates::Minted(Box::new(Mint::new(negotiable.provider.clone())))
             }
             (None, _) => return Err(TlsError::options("missing certificate")),
             (Some(_), None) => return Err(TlsError::options("missing key")),

@@ -102,6 +102,10 @@ impl Outbound for Direct {
     fn is_empty_direct(&self) -> bool {
         self.empty
     }
+
+    fn dials_resolved(&self) -> bool {
+        true
+    }
 }
 
 /// Destinations remembered for answers: the one that was used longest ago makes room.
