@@ -75,7 +75,7 @@ impl Spec for MonitorSpec {
                     return Ok(Component::default());
                 }
             };
-            publish(&cx.plane, state);
+            publish(&cx.plane, state, self.needed);
             let run = async move {
                 let beat = async {
                     loop {
@@ -109,13 +109,14 @@ async fn watch(mut events: Events, plane: &Plane) -> Result<(), Fault> {
             }
         }
         let state = look::look().await.map_err(|error| fault("look at the network", error))?;
-        publish(plane, state);
+        publish(plane, state, true);
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Puts a picture in force and tells who must know.
-fn publish(plane: &Plane, state: NetworkState) {
+/// Puts a picture in force and tells who must know. That there is no default route from the beginning is said if it
+/// is `needed` only, that it has gone always.
+fn publish(plane: &Plane, state: NetworkState, needed: bool) {
     let before = plane.network.now().default_route().cloned();
     let first = plane.network.is_unknown();
     let rerouted = plane.network.publish(state);
@@ -124,7 +125,7 @@ fn publish(plane: &Plane, state: NetworkState) {
         Some(DefaultRoute { index, name }) if before.as_ref() != now.default_route() => {
             info!("network: updated default interface {name}, index {index}");
         }
-        None if before.is_some() || first => error!("network: missing default interface"),
+        None if before.is_some() || first && needed => error!("network: missing default interface"),
         _ => {}
     }
     if rerouted && !first {

@@ -86,7 +86,7 @@ async fn dns_servers_let_go_when_the_way_changes() {
         (state(None, 3), 2),
         (state(Some(2), 3), 3),
     ] {
-        publish(&plane, state);
+        publish(&plane, state, true);
         assert_eq!(server.0.load(Ordering::Relaxed), told);
     }
 }
