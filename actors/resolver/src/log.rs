@@ -1,7 +1,7 @@
 //! What the log says of answers: one line for the whole and one for each record, as the reference has it.
 
 use crosspoint_schema::options::{QueryType, Rcode};
-use tracing::{Level, debug, enabled, info};
+use tracing::{Level, debug, event_enabled, info};
 
 use crate::{
     message,
@@ -20,15 +20,16 @@ pub(crate) fn question(query: &Query<'_>) -> String {
     format!("{name}{dot} {class} {}", QueryType(query.qtype()))
 }
 
-/// An answer, by what became of it: `cached`, `exchanged` or `rejected`.
-pub(crate) fn answer(what: &str, query: &Query<'_>, reply: &Reply, ttl: u32) {
-    if !enabled!(Level::INFO) {
+/// An answer, by what became of it: `cached`, `exchanged` or `rejected`, and for which connection.
+pub(crate) fn answer(what: &str, conn: Option<u64>, query: &Query<'_>, reply: &Reply, ttl: u32) {
+    if !event_enabled!(Level::INFO) {
         return;
     }
-    debug!("{what} {} {} {ttl}", query.name(), Rcode(reply.rcode().into()));
+    debug!(conn, "{what} {} {} {ttl}", query.name(), Rcode(reply.rcode().into()));
     let Ok(message) = message::read(reply.wire()) else { return };
     for record in message.all_sections() {
         let kind = record.record_type();
-        info!("{what} {kind} {} {ttl} {} {kind} {}", record.name, record.dns_class, record.data);
+        let (name, class, data) = (&record.name, record.dns_class, &record.data);
+        info!(conn, "{what} {kind} {name} {ttl} {class} {kind} {data}");
     }
 }

@@ -59,13 +59,14 @@ impl Resolver {
             true => Err(ResolveError::NotFound { name: name.into() }),
             false => Ok(found),
         });
+        let conn = lookup.session.map(|session| session.id);
         match &found {
-            Ok(found) => info!("lookup succeed for {name}: {found:?}"),
+            Ok(found) => info!(conn, "lookup succeed for {name}: {found:?}"),
             // Whoever asked tells of it; what is not there is no fault of ours.
             Err(ResolveError::NotFound { .. } | ResolveError::Rejected { .. }) => {
-                debug!("lookup failed for {name}");
+                debug!(conn, "lookup failed for {name}");
             }
-            Err(why) => error!("lookup failed for {name}: {why}"),
+            Err(why) => error!(conn, "lookup failed for {name}: {why}"),
         }
         found
     }
@@ -82,10 +83,11 @@ impl Resolver {
         if let Some(found) = self.at_hand(&queries, &settings) {
             return Ok(found);
         }
-        debug!("lookup domain {name}");
+        let conn = lookup.session.map(|session| session.id);
+        debug!(conn, "lookup domain {name}");
         let facts = Facts::query(lookup.session, name, 0);
         let facts = facts.with_outbound(lookup.outbound.unwrap_or_default());
-        let mut walk = Walk::internal(settings);
+        let mut walk = Walk::internal(settings, conn);
         loop {
             let chosen = match self.choose(&facts, lookup.server, &mut walk)? {
                 Choice::Ask(chosen) => chosen,
@@ -104,7 +106,7 @@ impl Resolver {
             match found {
                 // The next rule may have a server whose answer is accepted.
                 Err(failure) if chosen.limit.is_some() => {
-                    debug!("{failure} for {name}");
+                    debug!(conn, "{failure} for {name}");
                 }
                 Err(failure) => return Err(failure.for_name(name)),
                 Ok(found) => return Ok(found),

@@ -160,11 +160,6 @@ impl Plan {
         self.missing_rule_set.clone()
     }
 
-    /// Whether a rule looks at the process behind a connection, which the router must have found then.
-    pub fn needs_process(&self) -> bool {
-        self.compiled.rules.iter().any(|rule| rule.matcher.needs_process())
-    }
-
     /// The resolver on the servers of one generation. It takes over from those before it what still holds.
     pub fn bind(&self, names: &Arc<Namespace>, keeper: &Keeper) -> Arc<dyn Resolve> {
         // Without a `dns` section there is one implicit server.

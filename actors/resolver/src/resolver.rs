@@ -43,6 +43,8 @@ pub(crate) struct Chosen<'a> {
     pub(crate) settings: Settings,
     /// The rule, where it accepts only answers with certain addresses.
     pub(crate) limit: Option<&'a Rule>,
+    /// The connection that asks, for the log.
+    pub(crate) conn: Option<u64>,
 }
 
 /// What rules make of a query.
@@ -61,12 +63,14 @@ pub(crate) struct Walk {
     addresses: bool,
     /// It comes from a client.
     external: bool,
+    /// The connection that asks, for the log.
+    conn: Option<u64>,
 }
 
 impl Walk {
     /// For a lookup of this program itself.
-    pub(crate) fn internal(settings: Settings) -> Self {
-        Self { settings, addresses: true, ..Self::default() }
+    pub(crate) fn internal(settings: Settings, conn: Option<u64>) -> Self {
+        Self { settings, addresses: true, conn, ..Self::default() }
     }
 }
 
@@ -119,10 +123,10 @@ impl Resolver {
     }
 
     /// The server of a tag, with what is known of it.
-    fn named(&self, tag: &str, settings: Settings) -> Result<Chosen<'_>, ResolveError> {
+    fn named(&self, tag: &str, walk: &Walk) -> Result<Chosen<'_>, ResolveError> {
         let slot = self.names.dns.get(tag);
         let slot = slot.ok_or_else(|| ResolveError::NoServer(tag.into()))?;
-        Ok(self.chosen(slot, settings, None))
+        Ok(self.chosen(slot, walk.settings, None, walk.conn))
     }
 
     fn chosen<'a>(
@@ -130,13 +134,14 @@ impl Resolver {
         slot: &'a Arc<Slot<dyn DnsServer>>,
         settings: Settings,
         limit: Option<&'a Rule>,
+        conn: Option<u64>,
     ) -> Chosen<'a> {
         static UNKNOWN: std::sync::LazyLock<Server> = std::sync::LazyLock::new(Server::default);
         let server = self.plan.servers.get(&slot.tag).unwrap_or(&UNKNOWN);
         let mut settings = self.plan.settings.then(&server.legacy).then(&settings);
         // What is made up for a client is kept by the server itself.
         settings.disable_cache |= server.fake;
-        Chosen { slot, server, settings, limit }
+        Chosen { slot, server, settings, limit, conn }
     }
 
     /// Goes through the rules to the next one that decides.
@@ -147,7 +152,7 @@ impl Resolver {
         walk: &mut Walk,
     ) -> Result<Choice<'a>, ResolveError> {
         if let Some(tag) = named {
-            return self.named(tag, walk.settings).map(Choice::Ask);
+            return self.named(tag, walk).map(Choice::Ask);
         }
         while let Some(rule) = self.plan.rules.get(walk.next) {
             let at = walk.next;
@@ -156,15 +161,15 @@ impl Resolver {
             if (limit && !walk.addresses) || !rule.matcher.matches(facts) {
                 continue;
             }
-            debug!("match[{at}] => {}", rule.action);
+            debug!(conn = walk.conn, "match[{at}] => {}", rule.action);
             match &rule.action {
                 Action::Route { server, settings } => {
                     let Some(slot) = self.names.dns.get(server) else {
-                        error!("transport not found: {server}");
+                        error!(conn = walk.conn, "transport not found: {server}");
                         continue;
                     };
                     let settings = walk.settings.then(settings);
-                    let chosen = self.chosen(slot, settings, limit.then_some(rule));
+                    let chosen = self.chosen(slot, settings, limit.then_some(rule), walk.conn);
                     if chosen.server.fake && !walk.external {
                         continue;
                     }
@@ -177,16 +182,17 @@ impl Resolver {
         }
         let slot = self.default_server.as_ref();
         let slot = slot.ok_or_else(|| ResolveError::NoServer("default".into()))?;
-        Ok(Choice::Ask(self.chosen(slot, walk.settings, None)))
+        Ok(Choice::Ask(self.chosen(slot, walk.settings, None, walk.conn)))
     }
 
     /// Answers a message that is not in the shared cache.
     async fn answer(&self, ask: Ask<'_>, query: Query<'_>) -> Result<Vec<u8>, ResolveError> {
         let name = query.name();
-        debug!("exchange {}", log::question(&query));
+        let conn = ask.session.map(|session| session.id);
+        debug!(conn, "exchange {}", log::question(&query));
         let facts = Facts::query(ask.session, &name, query.qtype());
         let addresses = matches!(query.qtype(), wire::A | AAAA | wire::HTTPS);
-        let mut walk = Walk { addresses, external: true, ..Walk::default() };
+        let mut walk = Walk { addresses, external: true, conn, ..Walk::default() };
         loop {
             let chosen = match self.choose(&facts, ask.server, &mut walk)? {
                 Choice::Ask(chosen) => chosen,
@@ -200,7 +206,7 @@ impl Resolver {
                 _ => false,
             };
             if unwanted {
-                debug!("strategy rejected {name}");
+                debug!(conn, "strategy rejected {name}");
                 return Ok(query.reply(0, |_| [0; 3]));
             }
             match self.ask(&query, &chosen, &facts, ask.trail).await {
@@ -214,11 +220,11 @@ impl Resolver {
                 }
                 // The next rule may have a server whose answer is accepted.
                 Err(failure) if failure.is_rejected() => {
-                    debug!("{failure} for {}", log::question(&query));
+                    debug!(conn, "{failure} for {}", log::question(&query));
                 }
                 Err(failure) => {
                     let failure = failure.for_name(&name);
-                    error!("exchange failed for {}: {failure}", log::question(&query));
+                    error!(conn, "exchange failed for {}: {failure}", log::question(&query));
                     return Err(failure);
                 }
             }
@@ -226,8 +232,9 @@ impl Resolver {
     }
 
     /// Tells a client what was in the cache.
-    fn tell(&self, hit: &Hit, query: &Query<'_>, out: &mut Vec<u8>) {
-        log::answer("cached", query, hit.reply(), hit.ttl);
+    fn tell(&self, hit: &Hit, ask: &Ask<'_>, query: &Query<'_>, out: &mut Vec<u8>) {
+        let conn = ask.session.map(|session| session.id);
+        log::answer("cached", conn, query, hit.reply(), hit.ttl);
         if let Some(mapping) = &self.mapping {
             mapping.learn(hit.reply().owners(), hit.ttl);
         }
@@ -265,7 +272,7 @@ impl Resolve for Resolver {
         };
         if let Some(hit) = self.shared(&query) {
             let mut out = Vec::new();
-            self.tell(&hit, &query, &mut out);
+            self.tell(&hit, &ask, &query, &mut out);
             return Box::pin(std::future::ready(Ok(out)));
         }
         Box::pin(self.answer(ask, query))
@@ -275,7 +282,7 @@ impl Resolve for Resolver {
         let Ok(query) = Query::parse(ask.message) else { return false };
         match self.shared(&query) {
             Some(hit) => {
-                self.tell(&hit, &query, out);
+                self.tell(&hit, &ask, &query, out);
                 true
             }
             None => false,

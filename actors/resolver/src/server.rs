@@ -74,7 +74,7 @@ impl Failure {
 /// One query on its way, with all that it takes.
 struct Work {
     face: Arc<dyn DnsServer>,
-    tag: Tag,
+    conn: Option<u64>,
     /// As the client sent it, and as it is sent.
     asked: Vec<u8>,
     sent: Option<Vec<u8>>,
@@ -126,8 +126,7 @@ impl Work {
         let keep = matches!(answer.rcode(), NOERROR | NXDOMAIN) && !answer.is_truncated();
         let reply = answer.into_reply(&query, ttl, self.personal);
         let fresh = Fresh { reply: Arc::new(reply), keep };
-        debug!(server = %self.tag, "answered {}", query.name());
-        log::answer("exchanged", &query, &fresh.reply, ttl);
+        log::answer("exchanged", self.conn, &query, &fresh.reply, ttl);
         if let Some(store) = &self.store {
             store.put(&fresh);
         }
@@ -157,7 +156,7 @@ impl Resolver {
         let mut stale = None;
         if let Some(hit) = store.as_ref().and_then(|store| store.cache.get(&store.key)) {
             if !hit.is_stale() {
-                log::answer("cached", query, hit.reply(), hit.ttl);
+                log::answer("cached", chosen.conn, query, hit.reply(), hit.ttl);
                 return Ok((hit.shared(), hit.ttl));
             }
             // What must be accepted by a rule is not told before it is.
@@ -185,7 +184,7 @@ impl Resolver {
         };
         let work = Work {
             face: instance.face.clone(),
-            tag: tag.clone(),
+            conn: chosen.conn,
             asked: query.message().to_vec(),
             sent: subnet.filter(|own| query.subnet() != Some(*own)).map(|s| query.with_subnet(&s)),
             trail,
@@ -196,7 +195,7 @@ impl Resolver {
             store: store.clone().filter(|_| chosen.limit.is_none()),
         };
         if let Some(hit) = stale {
-            debug!("tells {} after its time", query.name());
+            debug!(conn = chosen.conn, "tells {} after its time", query.name());
             if hit.must_refresh() {
                 let shared = hit.shared();
                 let ttl = hit.ttl;
@@ -232,7 +231,7 @@ impl Resolver {
                 rule.matcher.matches_address_limit(&facts)
             };
             if !accepted {
-                log::answer("rejected", query, reply, reply.ttl());
+                log::answer("rejected", chosen.conn, query, reply, reply.ttl());
                 if remembers && fresh.keep {
                     state.reject(tag, &name(), query.qtype());
                 }

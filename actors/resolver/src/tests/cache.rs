@@ -143,32 +143,68 @@ async fn answers_that_hold_outlive_a_reload() {
     assert_eq!(world.count("a"), 3);
 }
 
-/// Time per cached answer; run with `--release -- --ignored --nocapture`.
-#[tokio::test]
+/// Nanoseconds that this thread has run.
+fn cpu_time() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+/// CPU time per cached answer; run with `--release -- --ignored --nocapture`.
+#[test]
 #[ignore = "measures"]
-async fn nanoseconds_per_hit() {
-    let world = answering(|query| message::reply_addresses(query, &[v4(), v4()], 600));
-    let resolver = world.bind(&format!(r#"{{{DNS}, "cache_capacity": 16384}}"#));
-    let queries: Vec<Vec<u8>> = (0..8192u16)
-        .map(|n| query(n, &format!("host{n}.some.example.org."), RecordType::A).to_vec().unwrap())
-        .collect();
-    for query in &queries {
-        resolver.exchange(Ask::new(query)).await.unwrap();
-    }
-    let mut out = Vec::with_capacity(4096);
-    let mut hits = 0u64;
-    let start = std::time::Instant::now();
-    for _ in 0..100 {
-        for query in &queries {
-            out.clear();
-            hits += u64::from(resolver.exchange_now(Ask::new(query), &mut out));
+fn nanoseconds_per_hit() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let world = answering(|query| message::reply_addresses(query, &[v4(), v4()], 600));
+        let resolver = world.bind(&format!(r#"{{{DNS}, "cache_capacity": 16384}}"#));
+        for names in [100u16, 10_000] {
+            let queries: Vec<Vec<u8>> = (0..names)
+                .map(|n| {
+                    let name = format!("host{n}.some.example.org.");
+                    query(n, &name, RecordType::A).to_vec().unwrap()
+                })
+                .collect();
+            for query in &queries {
+                resolver.exchange(Ask::new(query)).await.unwrap();
+            }
+            let rounds = 1_000_000 / u64::from(names);
+            let mut out = Vec::with_capacity(4096);
+            let mut each = |resolver: &Arc<dyn Resolve>| {
+                let start = cpu_time();
+                let mut hits = 0;
+                for _ in 0..rounds {
+                    for query in &queries {
+                        out.clear();
+                        hits += u64::from(resolver.exchange_now(Ask::new(query), &mut out));
+                    }
+                }
+                (cpu_time() - start) / hits.max(1)
+            };
+            println!("{names} names: {} ns through exchange_now", each(&resolver));
+            let start = cpu_time();
+            for query in &queries {
+                resolver.exchange(Ask::new(query)).await.unwrap();
+            }
+            let each = (cpu_time() - start) / u64::from(names);
+            println!("{names} names: {each} ns through exchange");
         }
-    }
-    let each = start.elapsed().as_nanos() / u128::from(hits.max(1));
-    println!("{hits} hits, {each} ns each through exchange_now");
-    let start = std::time::Instant::now();
-    for query in &queries {
-        resolver.exchange(Ask::new(query)).await.unwrap();
-    }
-    println!("{} ns each through exchange", start.elapsed().as_nanos() / 8192);
+        let query = query(1, "host1.some.example.org.", RecordType::A).to_vec().unwrap();
+        let start = cpu_time();
+        let mut sum = 0usize;
+        for _ in 0..1_000_000 {
+            sum += crate::wire::Query::parse(&query).unwrap().question_end();
+        }
+        println!("{} ns to read a question ({sum})", (cpu_time() - start) / 1_000_000);
+        let start = cpu_time();
+        for _ in 0..1_000_000 {
+            let parsed = crate::wire::Query::parse(&query).unwrap();
+            sum += crate::cache::Key::new(&parsed, None, None).as_bytes().len();
+        }
+        println!("{} ns with its key ({sum})", (cpu_time() - start) / 1_000_000);
+        let start = cpu_time();
+        for _ in 0..1_000_000 {
+            std::hint::black_box(tokio::time::Instant::now());
+        }
+        println!("{} ns to tell the time", (cpu_time() - start) / 1_000_000);
+    });
 }

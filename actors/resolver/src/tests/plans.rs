@@ -64,10 +64,3 @@ fn what_is_found_at_start() {
     assert!(error.summary().contains("initialize DNS rule[1]: rule-set not found: zz"));
     assert_eq!(error.path, "dns.rules[1].rule_set");
 }
-
-#[test]
-fn rules_may_need_the_process() {
-    let needs = |rule: &str| plan(&format!(r#"{{"rules": [{rule}]}}"#)).unwrap().needs_process();
-    assert!(needs(r#"{"process_name": "curl", "server": "a"}"#));
-    assert!(!needs(r#"{"domain": "x", "server": "a"}"#));
-}

@@ -43,7 +43,7 @@ impl Subnet {
         for (to, from) in bytes[2..].iter_mut().zip(address.iter().take(whole)) {
             *to = *from;
         }
-        if bits % 8 != 0 {
+        if !bits.is_multiple_of(8) {
             bytes[1 + whole] &= 0xff << (8 - bits % 8);
         }
         Self { bytes, length: 2 + whole as u8 }
