@@ -24,6 +24,11 @@ def sniff_stream():
     yield b"\1CONNECT h.example:443 HTTP/1.1\r\nHost: [::1]\r\n\r\n"
 
 
+def tls_hello():
+    for samples in lines("clienthello", ("",)):
+        yield b"\5" + b"".join(samples)
+
+
 def framed(samples):
     return b"".join(len(sample).to_bytes(2, "big") + sample for sample in samples)
 
