@@ -232,6 +232,12 @@ pub trait Outbound: Send + Sync + 'static {
     fn group(&self) -> Option<&dyn Group> {
         None
     }
+
+    /// Whether it dials the addresses that a `resolve` action found by itself, or leaves that to its members. Any
+    /// other is asked for one address after the other instead of the name.
+    fn dials_resolved(&self) -> bool {
+        self.group().is_some()
+    }
 }
 
 /// An outbound that chooses among members.

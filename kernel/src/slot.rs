@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::{
     Tag,
+    addr::Target,
     component::{Dial, Incarnation, Outbound},
     error::{DialClass, DialError, Side},
     flow::{BoxPacketIo, BoxStream},
@@ -130,7 +131,23 @@ impl Slot<dyn Outbound> {
     /// Those of the outbound, [`DialClass::Down`] and [`DialClass::Loop`].
     pub async fn connect(&self, dial: Dial<'_>) -> Result<BoxStream, DialError> {
         let (instance, dial) = self.enter(dial).await?;
-        instance.face.connect(dial).await
+        let session = dial.session.filter(|session| {
+            !session.resolved.is_empty()
+                && session.target == *dial.target
+                && session.target.host.name().is_some()
+                && !instance.face.dials_resolved()
+        });
+        let Some(session) = session else { return instance.face.connect(dial).await };
+        // What stands behind a proxy is found by us once a rule says so: `resolve` is for that.
+        let mut last = None;
+        for ip in &session.resolved {
+            let target = Target { host: (*ip).into(), port: dial.target.port };
+            match instance.face.connect(dial.to(&target)).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| DialError::new(DialClass::Other, Side::Local, "no address")))
     }
 
     /// Opens a datagram association through the instance in place, accounting the hop.
