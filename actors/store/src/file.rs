@@ -94,9 +94,13 @@ impl File {
         urgency: Urgency,
     ) {
         let mut overlay = self.shared.overlay.lock();
+        // Who is awake already, and waits for its time, is left alone: waking it costs more than the rest.
+        let asleep = !overlay.has_work();
         overlay.filling.puts.extend(values);
         overlay.urgent |= urgency == Urgency::Now;
-        self.shared.work.notify_one();
+        if asleep || overlay.urgent {
+            self.shared.work.notify_one();
+        }
     }
 
     /// Removes every fake address, and then writes these values.
