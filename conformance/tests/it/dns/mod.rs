@@ -8,4 +8,5 @@ mod front;
 mod leak;
 mod local;
 mod origin;
+mod random;
 mod servers;
