@@ -126,6 +126,7 @@ impl Plan {
         }
         let client = &options.client;
         optimistic(client)?;
+        let timeout = client.timeout.map(|timeout| timeout.get());
         let policy = Policy {
             capacity: client.cache_capacity,
             disable_expire: client.disable_expire,
@@ -140,7 +141,7 @@ impl Plan {
             },
             independent: client.independent_cache,
             policy: (!client.disable_cache).then_some(policy),
-            timeout: client.timeout.map_or(TIMEOUT, |timeout| timeout.get()),
+            timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(TIMEOUT),
             reverse_mapping: options.reverse_mapping,
             servers,
             default_server,

@@ -32,6 +32,8 @@ pub(crate) struct FlightKey {
     epoch: u64,
     rewrite_ttl: Option<u32>,
     hints: Option<Family>,
+    /// It is kept only when a rule has accepted it.
+    limited: bool,
 }
 
 /// An answer that came, or why none did.
@@ -41,8 +43,8 @@ pub(crate) type Fetched = Result<Fresh, Arc<str>>;
 #[derive(Clone, Debug)]
 pub(crate) struct Fresh {
     reply: Shared,
-    /// It may be kept.
-    keep: bool,
+    /// What of it is kept, if it may be.
+    keep: Option<Shared>,
 }
 
 /// Why a server has not answered a query.
@@ -96,13 +98,8 @@ struct Store {
 
 impl Store {
     fn put(&self, fresh: &Fresh) {
-        if fresh.keep {
-            self.cache.put(
-                self.key.as_bytes(),
-                fresh.reply.clone(),
-                fresh.reply.ttl(),
-                self.origin,
-            );
+        if let Some(reply) = &fresh.keep {
+            self.cache.put(self.key.as_bytes(), reply.clone(), reply.ttl(), self.origin);
         }
     }
 }
@@ -124,8 +121,12 @@ impl Work {
         let ttl = self.rewrite_ttl.unwrap_or_else(|| answer.ttl());
         answer.set_ttl(ttl);
         let keep = matches!(answer.rcode(), NOERROR | NXDOMAIN) && !answer.is_truncated();
-        let reply = answer.into_reply(&query, ttl, self.personal);
-        let fresh = Fresh { reply: Arc::new(reply), keep };
+        // Options for this client are not for the next one.
+        let others = (keep && self.personal)
+            .then(|| Arc::new(answer.clone().into_reply(&query, ttl, false)));
+        let reply = Arc::new(answer.into_reply(&query, ttl, self.personal));
+        let keep = keep.then(|| others.unwrap_or_else(|| reply.clone()));
+        let fresh = Fresh { reply, keep };
         log::answer("exchanged", self.conn, &query, &fresh.reply, ttl);
         if let Some(store) = &self.store {
             store.put(&fresh);
@@ -191,7 +192,7 @@ impl Resolver {
             timeout: self.plan.timeout,
             rewrite_ttl: settings.rewrite_ttl,
             hints: hints.filter(|_| has_hints(query.qtype())),
-            personal: alone,
+            personal: query.is_personal() || store.is_none(),
             store: store.clone().filter(|_| chosen.limit.is_none()),
         };
         if let Some(hit) = stale {
@@ -219,6 +220,7 @@ impl Resolver {
                 epoch: instance.life.epoch,
                 rewrite_ttl: work.rewrite_ttl,
                 hints: work.hints,
+                limited: chosen.limit.is_some(),
             };
             let landed = self.flights.run(flight, move || work.run()).await;
             landed.unwrap_or_else(|| Err("the server gave up".into()))
@@ -232,7 +234,7 @@ impl Resolver {
             };
             if !accepted {
                 log::answer("rejected", chosen.conn, query, reply, reply.ttl());
-                if remembers && fresh.keep {
+                if remembers && fresh.keep.is_some() {
                     state.reject(tag, &name(), query.qtype());
                 }
                 return Err(Failure::Rejected);

@@ -105,7 +105,8 @@ impl Cache {
         let capacity = (policy.capacity as usize).max(LEAST_CAPACITY);
         let count = if capacity < 4 * LEAST_CAPACITY { 4 } else { 16 };
         let each = capacity.div_ceil(count);
-        let shards = (0..count).map(|_| Mutex::new(Lru::new(each, each * BYTES_EACH)));
+        let shards =
+            (0..count).map(|_| Mutex::new(Lru::new(each, each.saturating_mul(BYTES_EACH))));
         Self { shards: shards.collect(), hasher: RandomState::new(), policy }
     }
 

@@ -178,3 +178,31 @@ async fn answers_to_something_else_are_refused() {
         assert_eq!(error.to_string(), text);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn cookies_are_for_one_client() {
+    let cookie = |message: &Message| {
+        let options = message.edns.as_ref().map(|edns| edns.options().as_ref().to_vec());
+        options.unwrap_or_default().iter().any(|(code, _)| u16::from(*code) == 10)
+    };
+    let world = World::new([(
+        "a",
+        Fixed {
+            answers: Some(Box::new(|query| {
+                let mut reply = message::reply_addresses(query, &[v4()], 300);
+                reply.edns.clone_from(&query.edns);
+                Some(reply)
+            })),
+            ..Fixed::default()
+        },
+    )]);
+    let resolver = world.bind(r#"{"servers": [{"type": "local", "tag": "a"}]}"#);
+    let mut first = with_edns(query(1, "x.", RecordType::A), false);
+    let option = hickory_proto::rr::rdata::opt::EdnsOption::Unknown(10, vec![7; 8]);
+    first.edns.as_mut().unwrap().options_mut().insert(option);
+    assert!(cookie(&ask(&resolver, &first).await.unwrap()), "its own comes through");
+    let second = ask(&resolver, &with_edns(query(2, "x.", RecordType::A), false)).await.unwrap();
+    assert!(second.edns.is_some() && !cookie(&second));
+    assert!(!cookie(&ask(&resolver, &first).await.unwrap()), "the cache has none");
+    assert_eq!(world.count("a"), 1);
+}

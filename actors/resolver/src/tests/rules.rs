@@ -169,3 +169,59 @@ fn inline(config: &Config) -> Option<Arc<Compiled>> {
     let file = crosspoint_schema::options::RuleSetFile { version: 3, rules: inline.clone() };
     Some(Arc::new(Compiled::from_file(file, Compat::default()).ok()?))
 }
+
+/// Remembers rejected answers, as a cache file does.
+#[derive(Debug, Default)]
+struct Rejected(Mutex<Vec<(String, String, u16)>>);
+
+impl crosspoint_kernel::state::State for Rejected {
+    fn selected(&self, _: &str) -> Option<String> {
+        None
+    }
+    fn select(&self, _: &str, _: &str) {}
+    fn choices(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    fn expanded(&self, _: &str) -> Option<bool> {
+        None
+    }
+    fn set_expanded(&self, _: &str, _: bool) {}
+    fn clash_mode(&self) -> Option<String> {
+        None
+    }
+    fn set_clash_mode(&self, _: &str) {}
+    fn rule_set(&self, _: &str) -> Option<crosspoint_kernel::state::SavedRuleSet> {
+        None
+    }
+    fn save_rule_set(&self, _: &str, _: crosspoint_kernel::state::SavedRuleSet) {}
+    fn keeps_rejected(&self) -> bool {
+        true
+    }
+    fn rejected(&self, server: &str, name: &str, qtype: u16) -> bool {
+        self.0.lock().contains(&(server.to_owned(), name.to_owned(), qtype))
+    }
+    fn reject(&self, server: &str, name: &str, qtype: u16) {
+        self.0.lock().push((server.to_owned(), name.to_owned(), qtype));
+    }
+}
+
+#[tokio::test]
+async fn rejected_answers_are_not_asked_for_again() {
+    let mut world = world();
+    let state = Arc::new(Rejected::default());
+    let as_state: Arc<dyn crosspoint_kernel::state::State> = state.clone();
+    Arc::get_mut(&mut world.names).unwrap().state = as_state.into();
+    let rules = r#"{"ip_cidr": "192.0.2.0/24", "server": "a"}"#;
+    let resolver = with_rules(&world, rules, "");
+    for _ in 0..2 {
+        assert!(told(&resolver, "X.y.", RecordType::A).await.starts_with("198.51.100.2"));
+        resolver.flush();
+    }
+    assert_eq!((world.count("a"), world.count("b")), (1, 2));
+    assert_eq!(*state.0.lock(), [("a".to_owned(), "x.y.".to_owned(), 1)]);
+    // Who bypasses the cache asks again, and nothing is remembered.
+    let uncached = r#"{"ip_cidr": "192.0.2.0/24", "server": "a", "disable_cache": true}"#;
+    let resolver = with_rules(&world, uncached, "");
+    told(&resolver, "x.y.", RecordType::A).await;
+    assert_eq!((world.count("a"), state.0.lock().len()), (2, 1));
+}
