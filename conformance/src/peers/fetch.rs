@@ -41,8 +41,48 @@ pub(super) fn ensure(pin: &Pin) -> Result<PathBuf> {
     Ok(program)
 }
 
+/// A directory with the wheels of `list` (a requirements file with hashes) in `target/peers`, fetched if it is not
+/// there.
+pub(super) fn library(name: &str, list: &str) -> Result<PathBuf> {
+    let peers = workspace::target_dir().join("peers");
+    fs::create_dir_all(&peers).with_context(|| format!("create {}", peers.display()))?;
+    let home = peers.join(name);
+    let lock = fs::File::create(peers.join(format!("{name}.lock")))
+        .context("create the lock file of a library")?;
+    flock(&lock, FlockOperation::LockExclusive).context("lock a library")?;
+    if is_marked(&home, list) {
+        return Ok(home);
+    }
+    loud::line(&format!("FETCH    library {name} by pip"));
+    let work = tempfile::Builder::new()
+        .prefix(".fetch-")
+        .tempdir_in(&peers)
+        .context("create a download directory")?;
+    let wanted = work.path().join("requirements.txt");
+    fs::write(&wanted, list)?;
+    let unpacked = work.path().join("unpacked");
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"])
+        .args(["--only-binary", ":all:", "--require-hashes", "--no-compile", "--timeout", "20"])
+        .arg("--target")
+        .arg(&unpacked)
+        .arg("-r")
+        .arg(&wanted);
+    run(pip).with_context(|| format!("library {name} is not there and pip could not fetch it"))?;
+    fs::write(unpacked.join(MARKER), list)?;
+    if home.exists() {
+        fs::remove_dir_all(&home).with_context(|| format!("replace {}", home.display()))?;
+    }
+    fs::rename(&unpacked, &home).with_context(|| format!("move into {}", home.display()))?;
+    Ok(home)
+}
+
 fn is_pinned(home: &Path, pin: &Pin) -> bool {
-    fs::read_to_string(home.join(MARKER)).is_ok_and(|text| text == pin.sha256)
+    is_marked(home, pin.sha256)
+}
+
+fn is_marked(home: &Path, mark: &str) -> bool {
+    fs::read_to_string(home.join(MARKER)).is_ok_and(|text| text == mark)
 }
 
 fn fetch(peers: &Path, home: &Path, pin: &Pin) -> Result<()> {

