@@ -59,7 +59,15 @@ const INTERFACE_TYPES: [InterfaceType; 4] =
 /// Offsets count the inflated rules.
 pub fn read(bytes: &[u8]) -> Result<Rules, FormatError> {
     let (version, body) = inflate(bytes)?;
-    let mut reader = Reader::new(&body);
+    read_body(version, &body)
+}
+
+/// Reads the rules of a file of that version, once inflated.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_body(version: u8, body: &[u8]) -> Result<Rules, FormatError> {
+    let mut reader = Reader::new(body);
     let count = reader.count(3)?;
     let mut budget = MAX_MEMORY;
     let rules = read_rules(&mut reader, count, &mut budget, 0, |error, index| {
@@ -91,11 +99,12 @@ pub fn inflate(bytes: &[u8]) -> Result<(u8, Vec<u8>), FormatError> {
         let taken = usize::try_from(zlib.total_in()).unwrap_or(usize::MAX);
         let rest = packed.get(taken..).unwrap_or_default();
         let before = (zlib.total_in(), zlib.total_out());
-        let status = zlib
-            .decompress_vec(rest, &mut body, FlushDecompress::Finish)
-            .map_err(|error| match zlib.total_out() {
-                0 => FormatError::Message(format!("zlib: invalid header: {error}")),
-                at => FormatError::at(at as usize, format!("zlib: {error}")),
+        let status =
+            zlib.decompress_vec(rest, &mut body, FlushDecompress::Finish).map_err(|error| {
+                match zlib.total_out() {
+                    0 => FormatError::Message(format!("zlib: invalid header: {error}")),
+                    at => FormatError::at(at as usize, format!("zlib: {error}")),
+                }
             })?;
         if status == Status::StreamEnd {
             return Ok((version, body));
