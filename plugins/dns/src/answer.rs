@@ -1,16 +1,15 @@
 //! Queries and answers of servers that know names rather than messages.
 
+#[cfg(any(feature = "fakeip", feature = "hosts", feature = "local"))]
 use std::net::IpAddr;
 
 use crosspoint_kernel::resolve::{ExchangeError, Family, Query};
 use crosspoint_resolver::message;
-use hickory_proto::{
-    op::{Message, ResponseCode},
-    rr::RecordType,
-};
+use hickory_proto::{op::Message, rr::RecordType};
 
 /// How long an answer may be kept, in seconds, as in the reference (constant/dns.go: DefaultDNSTTL).
-pub(crate) const TTL: u32 = 600;
+#[cfg(any(feature = "fakeip", feature = "hosts", feature = "local"))]
+const TTL: u32 = 600;
 
 /// A query, and what it asks.
 pub(crate) struct Asked {
@@ -49,6 +48,7 @@ impl Asked {
     }
 
     /// The answer with those of `addresses` that are of the family asked for; none is an answer, too.
+    #[cfg(any(feature = "fakeip", feature = "hosts", feature = "local"))]
     pub(crate) fn addresses(&self, addresses: &[IpAddr]) -> Result<Vec<u8>, ExchangeError> {
         let fits = |ip: &&IpAddr| match self.family {
             Some(Family::V4) => ip.is_ipv4(),
@@ -60,8 +60,9 @@ impl Asked {
     }
 
     /// The answer that there is no such name.
+    #[cfg(any(feature = "dhcp", feature = "hosts", feature = "local"))]
     pub(crate) fn no_such_name(&self) -> Result<Vec<u8>, ExchangeError> {
-        send(message::reply(&self.message, ResponseCode::NXDomain))
+        send(message::reply(&self.message, hickory_proto::op::ResponseCode::NXDomain))
     }
 }
 
