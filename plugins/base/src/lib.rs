@@ -1,4 +1,4 @@
-//! The protocols without cryptography: mixed, socks, http, direct, block, selector, urltest.
+//! The protocols without cryptography of their own: mixed, socks, http, direct, block, selector, urltest.
 //!
 //! One folder per protocol. What several of them share lies beside: [`host`] and [`users`] for the codecs, `proxy`
 //! (the inbounds that speak SOCKS and HTTP), `opening` (their first words), `answer` (their replies), [`group`].

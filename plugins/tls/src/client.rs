@@ -89,6 +89,12 @@ impl Made {
 }
 
 impl Recipe {
+    /// One without application protocols.
+    #[cfg(test)]
+    pub(crate) fn new(negotiable: Negotiable, trust: Trust) -> Self {
+        Self { negotiable, trust, alpn: Vec::new(), sni: true }
+    }
+
     /// The authorities of the store that is in force; nothing where they cannot change.
     fn roots(&self) -> Weak<Roots> {
         match &self.trust {

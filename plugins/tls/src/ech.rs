@@ -210,3 +210,65 @@ fn in_answer(message: &[u8]) -> Result<(Vec<u8>, Duration), String> {
     }
     Err("no ECH config found in DNS records".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::internal::msgs::{codec::Reader, handshake::EchConfigPayload};
+
+    use super::*;
+    use crate::{client::Recipe, suites, verify::Trust};
+
+    const CONFIGS: &str = include_str!("../tests/it/ech.pem");
+
+    fn recipe() -> Recipe {
+        Recipe::new(suites::negotiable("", "", &[]).unwrap(), Trust::All)
+    }
+
+    fn refusal(retry: Option<&[u8]>) -> Error {
+        let list =
+            retry.map(|list| Vec::<EchConfigPayload>::read(&mut Reader::init(list)).unwrap());
+        PeerIncompatible::ServerRejectedEncryptedClientHello(list).into()
+    }
+
+    #[tokio::test]
+    async fn what_the_server_wants_instead_is_taken() {
+        let recipe = recipe();
+        let options = EchOutOptions {
+            enabled: true,
+            config: CONFIGS.lines().map(str::to_owned).collect::<Vec<_>>().into(),
+            ..EchOutOptions::default()
+        };
+        let name = ServerName::try_from("secret.test").unwrap();
+        let ech = Ech::new(&options, &name, None).unwrap();
+        ech.check(&recipe).unwrap();
+        let trail = Trail::default();
+        let first = ech.config(&recipe, &trail).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &ech.config(&recipe, &trail).await.unwrap()));
+        let list = pem::block(CONFIGS.as_bytes(), LABEL).unwrap();
+        // Another key of the same shape.
+        let mut other = list.clone();
+        let at = other.len() / 3;
+        other[at] ^= 1;
+        assert!(ech.rejected(&recipe, &refusal(Some(&other))));
+        let second = ech.config(&recipe, &trail).await.unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        // No configuration, or another error: the one at hand stays.
+        assert!(!ech.rejected(&recipe, &refusal(None)));
+        assert!(!ech.rejected(&recipe, &Error::DecryptError));
+        assert!(Arc::ptr_eq(&second, &ech.config(&recipe, &trail).await.unwrap()));
+    }
+
+    #[test]
+    fn answers_are_read() {
+        let name = Name::from_ascii("secret.test.").unwrap();
+        assert!(question(&name).unwrap().len() > 12);
+        let mut message = Message::query();
+        assert_eq!(
+            in_answer(&message.to_vec().unwrap()).unwrap_err(),
+            "no ECH config found in DNS records"
+        );
+        message.metadata.response_code = ResponseCode::NXDomain;
+        assert!(in_answer(&message.to_vec().unwrap()).is_err());
+        assert!(in_answer(b"nonsense").is_err());
+    }
+}

@@ -2,7 +2,8 @@
 //! none (options `fragment` and `record_fragment`, route options `tls_fragment` and `tls_record_fragment`).
 //!
 //! It is cut once within each label of the server name but the last, at a random place. (The reference means to
-//! spare the whole public suffix, and drops one label too many for it; a cut more does no harm.)
+//! spare the whole public suffix, and drops one label too many for it; a cut more does no harm. Its option `fragment`
+//! without `record_fragment` does nothing; here it splits.)
 
 mod hello;
 mod stream;
