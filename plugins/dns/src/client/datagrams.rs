@@ -30,7 +30,7 @@ use tokio::{
 
 use super::{
     route::{Route, broken},
-    waiters::{Lost, Refused, Ticket, Waiters},
+    waiters::{CloseOnDrop, Lost, Refused, Ticket, Waiters},
     wire,
 };
 
@@ -142,7 +142,8 @@ impl Datagrams {
                 Ok(Ok(answer)) => return Ok(Answer::Whole(answer)),
                 Ok(Err(Lost { error, closed })) => {
                     refusals += 1;
-                    if refusals > REFUSALS {
+                    // A detour that is no way now will not be one in a moment.
+                    if refusals > REFUSALS || matches!(error, ExchangeError::Dial(_)) {
                         return Err(error);
                     }
                     sleep(REFUSED_PAUSE * (1 << refusals)).await;
@@ -311,6 +312,7 @@ fn with_id<T>(query: &[u8], id: u16, send: impl FnOnce(&[u8]) -> io::Result<T>) 
 /// Reads answers from a socket as long as the line is of use.
 async fn read(line: Arc<Line>, route: Arc<Route>) {
     let Wire::Socket(socket) = &line.wire else { return };
+    let _close = CloseOnDrop(line.waiters.clone());
     let mut idle = pin!(idle(&line));
     let mut refused = pin!(refused(&line, &route, socket));
     poll_fn(|cx| {
@@ -382,6 +384,7 @@ async fn idle(line: &Line) {
 /// Opens an association and moves messages through it as long as the line is of use.
 async fn carry(line: Arc<Line>, route: Arc<Route>, trail: Trail) {
     let Wire::Queue(queue) = &line.wire else { return };
+    let _close = CloseOnDrop(line.waiters.clone());
     let error = match timeout(OPENING, route.associate(&trail)).await {
         Ok(Ok(io)) => {
             let mut carrier = Carrier { io, queue, line: &line, route: &route };

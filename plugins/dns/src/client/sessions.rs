@@ -133,6 +133,21 @@ struct Link<S> {
     end: Notify,
 }
 
+/// Ends a link with its task, in whatever way that ends.
+struct Ending<S>(Arc<Link<S>>);
+
+impl<S> Drop for Ending<S> {
+    fn drop(&mut self) {
+        self.0.state.send_if_modified(|state| {
+            let open = !matches!(state, State::Closed(_));
+            if open {
+                *state = State::Closed(ExchangeError::failed("session closed"));
+            }
+            open
+        });
+    }
+}
+
 impl<S: Clone + Send + Sync + 'static> Link<S> {
     fn start<O: OpenSession<Session = S>>(opener: Arc<O>, trail: Trail) -> Arc<Self> {
         let link = Arc::new(Self {
@@ -142,25 +157,25 @@ impl<S: Clone + Send + Sync + 'static> Link<S> {
             retired: Notify::new(),
             end: Notify::new(),
         });
-        let task = link.clone();
+        let task = Ending(link.clone());
         tokio::spawn(async move {
             let error = select! {
                 opened = timeout(OPENING, opener.open(&trail)) => match opened {
                     Ok(Ok(Opened { session, work })) => {
-                        task.state.send_replace(State::Open(session));
+                        task.0.state.send_replace(State::Open(session));
                         drop(opener);
                         select! {
                             error = work => error,
-                            () = task.idle() => ExchangeError::failed("session closed"),
-                            () = task.end.notified() => ExchangeError::failed("the network has changed"),
+                            () = task.0.idle() => ExchangeError::failed("session closed"),
+                            () = task.0.end.notified() => ExchangeError::failed("the network has changed"),
                         }
                     }
                     Ok(Err(error)) => error,
                     Err(_) => ExchangeError::failed("no session within the time allowed"),
                 },
-                () = task.end.notified() => ExchangeError::failed("the network has changed"),
+                () = task.0.end.notified() => ExchangeError::failed("the network has changed"),
             };
-            task.state.send_replace(State::Closed(error));
+            task.0.state.send_replace(State::Closed(error));
         });
         link
     }

@@ -27,12 +27,15 @@ use tokio::{
 
 use super::{
     route::{Route, broken},
-    waiters::{Lost, Refused, Ticket, Waiters},
+    waiters::{CloseOnDrop, Lost, Refused, Ticket, Waiters},
     wire::{self, Frames},
 };
 
 /// Connections to one server.
 const CONNECTIONS: usize = 4;
+
+/// Connections to a server that closes them after few answers.
+const MANY: usize = 128;
 
 /// Queries on a connection before another one is opened beside it.
 const PIPELINE: usize = 16;
@@ -93,6 +96,9 @@ impl Open for Arc<Route> {
 pub(crate) struct Streams<O> {
     opener: Arc<O>,
     pool: Mutex<Vec<Arc<Conn>>>,
+    /// Queries that a connection may take in all. Some servers close after one, or after a hundred, and whatever came
+    /// behind must be asked again.
+    budget: Arc<AtomicU32>,
 }
 
 /// One connection, perhaps still being opened.
@@ -100,6 +106,7 @@ struct Conn {
     waiters: Arc<Waiters>,
     /// Messages with their lengths in front, on their way out.
     out: Mutex<Vec<u8>>,
+    taken: AtomicU32,
     answered: AtomicU32,
     /// It has kept a query waiting for too long.
     suspect: AtomicBool,
@@ -107,7 +114,11 @@ struct Conn {
 
 impl<O: Open> Streams<O> {
     pub(crate) fn new(opener: O) -> Self {
-        Self { opener: Arc::new(opener), pool: Mutex::default() }
+        Self {
+            opener: Arc::new(opener),
+            pool: Mutex::default(),
+            budget: Arc::new(AtomicU32::new(u32::MAX)),
+        }
     }
 
     /// Asks the server; once more on another connection when one is closed or stays silent.
@@ -158,6 +169,7 @@ impl<O: Open> Streams<O> {
 
     /// Closes what may lead nowhere; queries that wait are asked again.
     pub(crate) fn reset(&self) {
+        self.budget.store(u32::MAX, Ordering::Relaxed);
         for conn in self.pool.lock().drain(..) {
             conn.waiters.close(ExchangeError::failed("the network has changed"));
         }
@@ -170,23 +182,23 @@ impl<O: Open> Streams<O> {
         let mut pool = self.pool.lock();
         loop {
             pool.retain(|conn| !conn.waiters.is_closed());
-            let best = pool
-                .iter()
-                .filter(|conn| !conn.suspect.load(Ordering::Relaxed))
-                .min_by_key(|conn| conn.waiters.len());
+            let budget = self.budget.load(Ordering::Relaxed);
+            let most = if budget < 2 * PIPELINE as u32 { MANY } else { CONNECTIONS };
+            let usable = |conn: &&Arc<Conn>| {
+                !conn.suspect.load(Ordering::Relaxed) && conn.taken.load(Ordering::Relaxed) < budget
+            };
+            let best = pool.iter().filter(usable).min_by_key(|conn| conn.waiters.len());
+            let room = |best: &Conn| best.waiters.len() < PIPELINE || pool.len() >= most;
             let conn = match best {
-                Some(best)
-                    if !fresh && (best.waiters.len() < PIPELINE || pool.len() >= CONNECTIONS) =>
-                {
-                    best.clone()
-                }
+                Some(best) if !fresh && room(best) => best.clone(),
                 _ => {
-                    if pool.len() >= 2 * CONNECTIONS {
+                    if pool.len() >= 2 * most {
                         // Make room: the one that has waited longest in vain is the first suspect.
                         let at = pool.iter().position(|c| c.suspect.load(Ordering::Relaxed));
                         pool.remove(at.unwrap_or(0)).waiters.retire();
                     }
-                    let conn = Conn::start(self.opener.clone(), query.trail.clone());
+                    let (opener, budget) = (self.opener.clone(), self.budget.clone());
+                    let conn = Conn::start(opener, budget, query.trail.clone());
                     pool.push(conn.clone());
                     conn
                 }
@@ -208,6 +220,7 @@ impl<O: Open> Streams<O> {
             out.extend_from_slice(query.message);
             wire::set_id(&mut out[at..], ticket.id());
             drop(out);
+            conn.taken.fetch_add(1, Ordering::Relaxed);
             conn.waiters.driver.wake();
             return Ok((conn, ticket));
         }
@@ -223,17 +236,27 @@ impl<O> Drop for Streams<O> {
 impl Conn {
     /// A connection and the task that opens and serves it. The task ends with the connection: when it is closed or
     /// idle, or retired and everybody has been served.
-    fn start<O: Open>(opener: Arc<O>, trail: Trail) -> Arc<Self> {
+    fn start<O: Open>(opener: Arc<O>, budget: Arc<AtomicU32>, trail: Trail) -> Arc<Self> {
         let conn = Arc::new(Self {
             waiters: Arc::default(),
             out: Mutex::default(),
+            taken: AtomicU32::new(0),
             answered: AtomicU32::new(0),
             suspect: AtomicBool::new(false),
         });
         let task = conn.clone();
         tokio::spawn(async move {
+            let _close = CloseOnDrop(task.waiters.clone());
             let error = match timeout(OPENING, opener.open(&trail)).await {
-                Ok(Ok(stream)) => task.drive(stream, opener.route()).await,
+                Ok(Ok(stream)) => {
+                    let error = task.drive(stream, opener.route()).await;
+                    let answered = task.answered.load(Ordering::Relaxed);
+                    // One query may have met the end of an idle connection by chance; two have not.
+                    if answered > 0 && task.waiters.len() > 1 {
+                        budget.fetch_min(answered, Ordering::Relaxed);
+                    }
+                    error
+                }
                 Ok(Err(error)) => error.into(),
                 Err(_) => ExchangeError::failed(format_args!(
                     "dial tcp {}: i/o timeout",

@@ -189,6 +189,15 @@ impl Table {
     }
 }
 
+/// Gives up whoever waits when the task that owns the socket ends, in whatever way.
+pub(crate) struct CloseOnDrop(pub(crate) Arc<Waiters>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(ExchangeError::failed("connection closed"));
+    }
+}
+
 /// The right to one answer. Dropping it gives up.
 pub(crate) struct Ticket {
     waiters: Arc<Waiters>,

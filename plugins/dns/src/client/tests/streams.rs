@@ -65,7 +65,8 @@ async fn a_server_may_close_whenever_it_likes() {
         for n in 0..6 {
             ask_well(&*server, n, "a.test").await;
         }
-        many(&server, 3).await;
+        many(&server, 60).await;
+        many(&server, 60).await;
     }
     let addr = tcp_server(listener().await, |n, stream| async move {
         if n > 0 {
