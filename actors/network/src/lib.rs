@@ -129,6 +129,8 @@ fn publish(plane: &Plane, state: NetworkState, needed: bool) {
         _ => {}
     }
     if rerouted && !first {
+        // Names may mean something else in another network.
+        plane.resolver().flush();
         for slot in plane.snapshot.load().names.dns.values() {
             if let Some(server) = slot.now() {
                 server.face.reset();
