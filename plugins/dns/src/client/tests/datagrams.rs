@@ -208,9 +208,20 @@ struct Carrier {
     to: SocketAddr,
     asked: Mutex<Vec<String>>,
     opened: AtomicUsize,
+    empty: bool,
+}
+
+impl Carrier {
+    fn new(to: SocketAddr, empty: bool) -> Arc<Self> {
+        Arc::new(Self { to, asked: Mutex::default(), opened: AtomicUsize::new(0), empty })
+    }
 }
 
 impl Outbound for Carrier {
+    fn is_empty_direct(&self) -> bool {
+        self.empty
+    }
+
     fn connect<'a>(&'a self, _: Dial<'a>) -> BoxFuture<'a, Result<BoxStream, DialError>> {
         Box::pin(async { Err(DialError::unsupported("no streams here")) })
     }
@@ -230,8 +241,7 @@ impl Outbound for Carrier {
 #[tokio::test]
 async fn a_detour_gets_the_name() {
     let addr = udp_server(|n, query| if n == 3 { vec![] } else { vec![answer(query)] }).await;
-    let carrier =
-        Arc::new(Carrier { to: addr, asked: Mutex::default(), opened: AtomicUsize::new(0) });
+    let carrier = Carrier::new(addr, false);
     let text = r#"{"type": "udp", "server": "dns.test", "detour": "out"}"#;
     let server = build(text, &[("out", carrier.clone())]).await;
     for n in 0..5 {
@@ -243,6 +253,23 @@ async fn a_detour_gets_the_name() {
     }))
     .await;
     assert_eq!(*carrier.asked.lock().unwrap(), ["dns.test:53"]);
+}
+
+#[tokio::test]
+async fn an_old_server_goes_through_the_default_outbound() {
+    let addr = udp_server(|_, query| vec![answer(query)]).await;
+    let old = |default_dialer| Some(LegacyDns { default_dialer, ..LegacyDns::default() });
+    let text = r#"{"type": "udp", "server": "192.0.2.1"}"#;
+    let carrier = Carrier::new(addr, true);
+    let server = build_old(text, &[("any", carrier.clone())], old(true)).await;
+    ask_well(&*server, 7, "a.test").await;
+    assert_eq!(*carrier.asked.lock().unwrap(), ["192.0.2.1:53"]);
+    // Its detour may lead through an outbound that adds nothing; that of a new one may not.
+    let text = r#"{"type": "udp", "server": "192.0.2.1", "detour": "any"}"#;
+    let server = build_old(text, &[("any", carrier.clone())], old(false)).await;
+    ask_well(&*server, 7, "a.test").await;
+    let error = ask(&*build(text, &[("any", carrier)]).await, 7, "a.test").await.unwrap_err();
+    assert_eq!(error.to_string(), "detour to an empty direct outbound makes no sense");
 }
 
 #[tokio::test]

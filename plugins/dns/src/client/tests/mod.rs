@@ -16,6 +16,7 @@ use crosspoint_kernel::{
 };
 use crosspoint_schema::{
     RawComponent,
+    component::LegacyDns,
     decode::{Context, Cursor},
     json,
 };
@@ -32,9 +33,19 @@ pub(super) async fn build(
     text: &str,
     outbounds: &[(&str, Arc<dyn Outbound>)],
 ) -> Arc<dyn DnsServer> {
+    build_old(text, outbounds, None).await
+}
+
+/// The same for a server that was written in the old form; the first outbound is the default one.
+pub(super) async fn build_old(
+    text: &str,
+    outbounds: &[(&str, Arc<dyn Outbound>)],
+    old: Option<LegacyDns>,
+) -> Arc<dyn DnsServer> {
     let (node, cx) = (json::parse(text).expect("JSON"), Context::default());
     let raw = RawComponent::split(Kind::DnsServer, 0, &Cursor::new(&node, "x[0]", &cx));
-    let raw = raw.expect("a component");
+    let mut raw = raw.expect("a component");
+    raw.legacy_dns = old.map(Box::new);
     let plugin = registry()[&(Kind::DnsServer, raw.type_name.as_str())];
     let spec = (plugin.parse)(raw.raw(&cx)).expect("options");
     let mut names = Namespace::default();
@@ -43,6 +54,7 @@ pub(super) async fn build(
             Incarnation { kind: Kind::Outbound, type_name: "test", tag: (*tag).into(), epoch: 1 };
         let slot = Slot::<dyn Outbound>::new((*tag).into());
         slot.set(Arc::new(me), outbound.clone());
+        names.default_outbound.get_or_insert(slot.clone());
         names.outbounds.insert((*tag).into(), slot);
     }
     let component = spec.build(build_cx(plugin.type_name, plane(names))).await.expect("built");
