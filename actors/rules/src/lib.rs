@@ -11,7 +11,7 @@
 //! | `rule`, [`item`] | matching: groups, logical rules, sets of names, addresses and ports |
 //! | `dns` | rules that are looked at before and after a server has answered |
 //! | `headless`, `sets`, `slot` | rule-sets: their rules, the item that refers to them, where they are found |
-//! | [`format`] | rule-set files |
+//! | [`mod@format`] | rule-set files |
 //! | [`live`] | where the rules of sets come from, and when they change |
 //! | `index` | which of thousands of rules need to be looked at |
 

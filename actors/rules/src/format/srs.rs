@@ -252,7 +252,7 @@ pub fn write(rules: &Rules) -> Result<Vec<u8>, FormatError> {
 /// The rules of a file before they are compressed.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn body(rules: &Rules) -> Result<Vec<u8>, FormatError> {
     let mut out = Vec::new();
     put_uvarint(&mut out, rules.rules.len() as u64);
