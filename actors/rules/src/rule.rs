@@ -250,7 +250,7 @@ fn any(items: &[Item], facts: &Facts<'_>, state: &mut State, flag: Flag) {
     }
 }
 
-/// A compiled rule. Made by [`Rule::matchers`], [`Rule::dns`], [`Rule::logical`], or of the rules of a set.
+/// A compiled rule. Made by [`Rule::matchers`], [`DnsMatcher::compile`](crate::DnsMatcher::compile), [`Rule::logical`], or of the rules of a set.
 #[derive(Debug)]
 pub struct Rule(pub(crate) Kind);
 
