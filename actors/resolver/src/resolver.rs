@@ -161,7 +161,7 @@ impl Resolver {
             if (limit && !walk.addresses) || !rule.matcher.matches(facts) {
                 continue;
             }
-            debug!(conn = walk.conn, "match[{at}] => {}", rule.action);
+            debug!(conn = walk.conn, "DNS match[{at}] => {}", rule.action);
             match &rule.action {
                 Action::Route { server, settings } => {
                     let Some(slot) = self.names.dns.get(server) else {
