@@ -304,11 +304,11 @@ fn ends(frame: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     match packet.first()? >> 4 {
         4 => {
             let header = usize::from(packet.first()? & 15) * 4;
-            let ip = |at: usize| Some(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?);
+            let ip = |at: usize| <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok();
             Some(((ip(12)?, port(header)?).into(), (ip(16)?, port(header + 2)?).into()))
         }
         6 => {
-            let ip = |at: usize| Some(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?);
+            let ip = |at: usize| <[u8; 16]>::try_from(packet.get(at..at + 16)?).ok();
             Some(((ip(8)?, port(40)?).into(), (ip(24)?, port(42)?).into()))
         }
         _ => None,
