@@ -46,7 +46,7 @@ async fn a_file_of_the_reference_is_imported_once() -> Result<()> {
 
 /// What the import must have found.
 fn check(cache: &Path, cache_id: &str) -> Result<()> {
-    let rejected = Some(Duration::from_secs(60));
+    let rejected = Some(Duration::from_secs(600));
     let options = |id: &str| Options { cache_id: id.to_owned(), fakeip: true, rejected };
     let store = Store::open(cache, options(cache_id))?;
     ensure!(store.selected("choice").as_deref() == Some("b"));
@@ -54,7 +54,8 @@ fn check(cache: &Path, cache_id: &str) -> Result<()> {
     let set = store.rule_set("set").context("the rule-set is missing")?;
     ensure!(set.content == RULES && set.etag == "\"v7\"", "{set:?}");
     let age = SystemTime::now().duration_since(set.updated)?;
-    ensure!(age < Duration::from_secs(60), "{age:?}");
+    // The daemon may have been built in between.
+    ensure!(age < Duration::from_secs(3600), "{age:?}");
     ensure!(store.rejected("up", "rejected.test", 1));
     ensure!(!store.rejected("up", "other.test", 1));
     let fake = store.fake().context("no fake addresses")?;
