@@ -10,7 +10,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -59,6 +59,9 @@ const OPENING: Duration = Duration::from_secs(10);
 const REFUSALS: u32 = 4;
 const REFUSED_PAUSE: Duration = Duration::from_millis(40);
 
+/// Queries that may wait for one server: each costs memory until it is given up.
+const MOST: usize = 65_536;
+
 /// Datagrams that are read at a stretch before other tasks have a turn.
 const BURST: usize = 64;
 
@@ -83,6 +86,16 @@ thread_local! {
 pub(crate) struct Datagrams {
     route: Arc<Route>,
     current: Mutex<Option<Arc<Line>>>,
+    waiting: AtomicUsize,
+}
+
+/// A query that is counted.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// One socket or association.
@@ -108,11 +121,16 @@ pub(crate) enum Answer {
 
 impl Datagrams {
     pub(crate) fn new(route: Arc<Route>) -> Self {
-        Self { route, current: Mutex::default() }
+        Self { route, current: Mutex::default(), waiting: AtomicUsize::new(0) }
     }
 
     /// Asks the server; sends again what seems lost.
     pub(crate) async fn exchange(&self, query: Query<'_>) -> Result<Answer, ExchangeError> {
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        if before >= MOST {
+            return Err(ExchangeError::failed("too many queries wait for this server"));
+        }
         let mut refusals = 0;
         // An answer to an earlier socket still counts.
         let mut earlier: Option<(Arc<Line>, Ticket)> = None;
