@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use crosspoint_kernel::{BuildError, component::BuildCx, flow::BoxStream};
-use crosspoint_schema::options::{TlsInOptions, Transport};
+use crosspoint_schema::options::{TlsInOptions, TransportOptions};
 use crosspoint_tls::{HandshakeError, Server, ServerDefaults};
 
 /// The options of an inbound that say how its clients come in.
@@ -12,7 +12,7 @@ pub struct EntranceOptions<'a> {
     /// TLS, if the protocol has such a field.
     pub tls: Option<&'a TlsInOptions>,
     /// What carries the protocol's stream.
-    pub transport: Option<&'a Transport>,
+    pub transport: Option<&'a TransportOptions>,
 }
 
 impl EntranceOptions<'_> {

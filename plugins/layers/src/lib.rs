@@ -1,5 +1,11 @@
 //! What protocols are layered on.
 //!
-//! [`fetch`] is the HTTP client of the daemon itself.
+//! | module | what it is |
+//! |---|---|
+//! | [`uplink`] | the way from an outbound to its server: dial, TLS, transport |
+//! | [`entrance`] | the way of clients into an inbound: TLS, transport |
+//! | [`fetch`] | the HTTP client of the daemon itself |
 
+pub mod entrance;
 pub mod fetch;
+pub mod uplink;

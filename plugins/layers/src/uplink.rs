@@ -11,7 +11,7 @@ use crosspoint_kernel::{
     net::dial::{Dialer, Setup},
     snapshot::Plane,
 };
-use crosspoint_schema::options::{DialOptions, ServerOptions, TlsOutOptions, Transport};
+use crosspoint_schema::options::{DialOptions, ServerOptions, TlsOutOptions, TransportOptions};
 use crosspoint_tls::{Client, ClientDefaults};
 
 /// The options of an outbound that say how to reach its server.
@@ -24,7 +24,7 @@ pub struct UplinkOptions<'a> {
     /// TLS, if the protocol has such a field.
     pub tls: Option<&'a TlsOutOptions>,
     /// What carries the protocol's stream.
-    pub transport: Option<&'a Transport>,
+    pub transport: Option<&'a TransportOptions>,
 }
 
 impl UplinkOptions<'_> {

@@ -4,11 +4,9 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    ops::Range,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use aws_lc_rs::rand;
@@ -27,17 +25,14 @@ use super::{
     method::{Family, MasterKey, Method},
     wire::{self, Opened, Opener, Sealer, WireError},
 };
-use crate::{address, pool};
-
-/// How long a client waits for payload to send with its request, before it sends the request alone: servers that
-/// talk first must not wait for ever.
-const ALONE_AFTER: Duration = Duration::from_millis(50);
+use crate::{
+    address,
+    input::{Input, Output},
+    lead::ALONE_AFTER,
+};
 
 /// Most payload that is sealed at once.
 const SEAL: usize = 64 * 1024;
-
-/// Input that is kept in a buffer of its own size when nothing more comes.
-const SMALL: usize = 4 * 1024;
 
 /// The keys of a client: those of the servers on the way (identity headers), then its own.
 #[derive(Debug)]
@@ -89,13 +84,13 @@ pub(super) struct Shadow {
     inner: BoxStream,
     read: Read,
     write: Write,
-    input: Box<[u8]>,
-    /// Received and not yet opened.
-    sealed: Range<usize>,
-    /// Opened and not yet read.
-    plain: Range<usize>,
-    output: Vec<u8>,
-    sent: usize,
+    /// Received: first what is opened and not yet read, then what is still sealed.
+    input: Input,
+    /// Opened bytes at the front of the input.
+    plain: usize,
+    /// Bytes behind them that are used up (their tag).
+    spent: usize,
+    output: Output,
 }
 
 impl Shadow {
@@ -120,26 +115,29 @@ impl Shadow {
     }
 
     fn new(inner: BoxStream, read: Read, write: Write, rest: &[u8]) -> Self {
-        let (sealed, output) = (0..rest.len(), Vec::new());
-        Self { inner, read, write, input: rest.into(), sealed, plain: 0..0, output, sent: 0 }
+        let input = Input::with(rest);
+        Self { inner, read, write, input, plain: 0, spent: 0, output: Output::default() }
     }
 
     /// Hands out what is opened.
     fn give(&mut self, out: &mut ReadBuf<'_>) {
-        let len = self.plain.len().min(out.remaining());
-        out.put_slice(&self.input[self.plain.start..self.plain.start + len]);
-        self.plain.start += len;
+        let len = self.plain.min(out.remaining());
+        out.put_slice(&self.input.bytes()[..len]);
+        self.input.consume(len);
+        self.plain -= len;
+        if self.plain == 0 {
+            self.input.consume(std::mem::take(&mut self.spent));
+        }
     }
 
     /// One step on with the bytes at hand; the number of bytes needed when they do not suffice.
     fn open(&mut self, out: &mut ReadBuf<'_>) -> Result<Option<usize>, WireError> {
-        let have = self.sealed.len();
-        let bytes = &mut self.input[self.sealed.clone()];
+        let bytes = self.input.bytes_mut();
+        let have = bytes.len();
         match &mut self.read {
             Read::Plain => {
-                self.plain = self.sealed.clone();
-                self.sealed.start = self.sealed.end;
-                Ok(self.plain.is_empty().then_some(1))
+                self.plain = have;
+                Ok((have == 0).then_some(1))
             }
             Read::Salt { key, request_salt } => {
                 let len = key.method.key_len();
@@ -151,7 +149,7 @@ impl Shadow {
                     }
                     _ => Read::Chunks(opener),
                 };
-                self.sealed.start += len;
+                self.input.consume(len);
                 Ok(None)
             }
             Read::Header { opener, request_salt } => {
@@ -164,7 +162,7 @@ impl Shadow {
                     return Ok(None);
                 };
                 self.read = Read::Chunks(opener);
-                self.sealed.start += len;
+                self.input.consume(len);
                 Ok(None)
             }
             Read::Chunks(opener) => {
@@ -173,67 +171,23 @@ impl Shadow {
                     && let Some((len, used)) = opener.open_into(bytes, out.initialize_unfilled())?
                 {
                     out.advance(len);
-                    self.sealed.start += used;
+                    self.input.consume(used);
                     return Ok(None);
                 }
                 match opener.advance(bytes)? {
                     Opened::Need(len) => return Ok(Some(len)),
-                    Opened::Length(used) => self.sealed.start += used,
-                    Opened::Payload(len, used) => {
-                        self.plain = self.sealed.start..self.sealed.start + len;
-                        self.sealed.start += used;
-                    }
+                    Opened::Length(used) => self.input.consume(used),
+                    Opened::Payload(0, used) => self.input.consume(used),
+                    Opened::Payload(len, used) => (self.plain, self.spent) = (len, used - len),
                 }
                 Ok(None)
             }
         }
     }
 
-    /// Receives more, up to a whole buffer; 0 is the end of the stream.
-    fn poll_receive(&mut self, cx: &mut Context<'_>, need: usize) -> Poll<io::Result<usize>> {
-        if self.sealed.is_empty() {
-            self.sealed = 0..0;
-        }
-        if self.input.len() < pool::SIZE {
-            let old = std::mem::replace(&mut self.input, pool::input());
-            self.input[..self.sealed.len()].copy_from_slice(&old[self.sealed.clone()]);
-            self.sealed = 0..self.sealed.len();
-        } else if self.sealed.start + need > self.input.len() || self.sealed.end == self.input.len()
-        {
-            self.input.copy_within(self.sealed.clone(), 0);
-            self.sealed = 0..self.sealed.len();
-        }
-        let mut space = ReadBuf::new(&mut self.input[self.sealed.end..]);
-        let polled = Pin::new(&mut self.inner).poll_read(cx, &mut space);
-        let got = space.filled().len();
-        match polled {
-            Poll::Ready(Ok(())) => {
-                self.sealed.end += got;
-                Poll::Ready(Ok(got))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => {
-                self.shrink();
-                Poll::Pending
-            }
-        }
-    }
-
-    /// Nothing more comes for now: a large buffer with little in it is given back.
-    fn shrink(&mut self) {
-        if self.input.len() == pool::SIZE && self.sealed.len() <= SMALL {
-            let small: Box<[u8]> = self.input[self.sealed.clone()].into();
-            self.sealed = 0..small.len();
-            pool::give_input(std::mem::replace(&mut self.input, small));
-        }
-    }
-
     /// Seals payload behind what is to be sent, with the head of the stream in front of it.
     fn seal(&mut self, mut payload: &[u8]) -> Result<(), WireError> {
-        if self.output.capacity() == 0 {
-            self.output = pool::output();
-        }
-        let out = &mut self.output;
+        let out = self.output.buffer();
         match &mut self.write {
             Write::Plain => out.extend(payload),
             Write::Chunks(sealer) => sealer.chunks(out, payload)?,
@@ -312,16 +266,7 @@ impl Shadow {
 
     /// Sends what is sealed.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.output.len() {
-            let n = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.output[self.sent..]))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.sent += n;
-        }
-        self.sent = 0;
-        pool::give_output(std::mem::take(&mut self.output));
-        Poll::Ready(Ok(()))
+        self.output.poll_drain(cx, &mut self.inner)
     }
 
     /// A client that has nothing to say sends its request alone after a while.
@@ -363,13 +308,6 @@ pub(super) fn below(end: usize) -> usize {
     u32::from_le_bytes(bytes) as usize % end
 }
 
-impl Drop for Shadow {
-    fn drop(&mut self) {
-        pool::give_input(std::mem::take(&mut self.input));
-        pool::give_output(std::mem::take(&mut self.output));
-    }
-}
-
 impl AsyncRead for Shadow {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -378,12 +316,12 @@ impl AsyncRead for Shadow {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.poll_alone(cx)?;
-        if matches!(this.read, Read::Plain) && this.sealed.is_empty() && this.plain.is_empty() {
+        if matches!(this.read, Read::Plain) && this.input.is_empty() {
             return Pin::new(&mut this.inner).poll_read(cx, out);
         }
         let before = out.filled().len();
         loop {
-            if !this.plain.is_empty() {
+            if this.plain > 0 {
                 this.give(out);
             }
             if out.remaining() == 0 {
@@ -393,14 +331,14 @@ impl AsyncRead for Shadow {
             if out.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }
-            if ready!(this.poll_receive(cx, need))? == 0 {
+            if ready!(this.input.poll_receive(cx, &mut this.inner, need))? == 0 {
                 let clean = match &this.read {
                     Read::Chunks(opener) => opener.between(),
                     // Nobody has answered: as if the target had closed.
                     Read::Salt { .. } | Read::Plain => true,
                     Read::Header { .. } => false,
                 };
-                if clean && this.sealed.is_empty() {
+                if clean && this.input.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -451,7 +389,7 @@ impl AsyncWrite for Shadow {
 impl Stream for Shadow {
     fn raw_tcp(&mut self) -> Option<&mut TcpStream> {
         let plain = matches!((&self.read, &self.write), (Read::Plain, Write::Plain));
-        let empty = self.sealed.is_empty() && self.plain.is_empty() && self.output.is_empty();
+        let empty = self.input.is_empty() && self.output.is_empty();
         if plain && empty { self.inner.raw_tcp() } else { None }
     }
 

@@ -1,0 +1,149 @@
+//! Bytes of a stream that were received and not yet used.
+
+use std::{
+    io,
+    ops::Range,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use crosspoint_kernel::flow::BoxStream;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::pool;
+
+/// Bytes that are kept in a buffer of their own size when nothing more comes.
+const SMALL: usize = 4 * 1024;
+
+/// A buffer that is large while bytes move and small otherwise.
+#[derive(Default)]
+pub(crate) struct Input {
+    buffer: Box<[u8]>,
+    range: Range<usize>,
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        pool::give_input(std::mem::take(&mut self.buffer));
+    }
+}
+
+impl Input {
+    /// With these bytes in it.
+    pub(crate) fn with(bytes: &[u8]) -> Self {
+        Self { range: 0..bytes.len(), buffer: bytes.into() }
+    }
+
+    /// What is there.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[self.range.clone()]
+    }
+
+    /// What is there, to change in place.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.range.clone()]
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Drops the first `n` bytes. They stay in the buffer until the next call of [`Input::poll_receive`].
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.range.start = (self.range.start + n).min(self.range.end);
+    }
+
+    /// Receives more, up to a whole buffer; 0 is the end of the stream. `need` bytes will fit.
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut BoxStream,
+        need: usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.range.is_empty() {
+            self.range = 0..0;
+        }
+        if self.buffer.len() < pool::SIZE {
+            let old = std::mem::replace(&mut self.buffer, pool::input());
+            self.buffer[..self.range.len()].copy_from_slice(&old[self.range.clone()]);
+            self.range = 0..self.range.len();
+        } else if self.range.start + need > self.buffer.len() || self.range.end == self.buffer.len()
+        {
+            self.buffer.copy_within(self.range.clone(), 0);
+            self.range = 0..self.range.len();
+        }
+        let mut space = ReadBuf::new(&mut self.buffer[self.range.end..]);
+        if space.remaining() == 0 {
+            return Poll::Ready(Err(io::Error::other("message too long")));
+        }
+        let polled = Pin::new(stream).poll_read(cx, &mut space);
+        let got = space.filled().len();
+        match polled {
+            Poll::Ready(Ok(())) => {
+                self.range.end += got;
+                Poll::Ready(Ok(got))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.shrink();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Nothing more comes for now: a large buffer with little in it is given back.
+    fn shrink(&mut self) {
+        if self.buffer.len() == pool::SIZE && self.range.len() <= SMALL {
+            let small: Box<[u8]> = self.buffer[self.range.clone()].into();
+            self.range = 0..small.len();
+            pool::give_input(std::mem::replace(&mut self.buffer, small));
+        }
+    }
+}
+
+/// Bytes that are to be sent, gathered in a buffer of the thread.
+#[derive(Default)]
+pub(crate) struct Output {
+    buffer: Vec<u8>,
+    sent: usize,
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        pool::give_output(std::mem::take(&mut self.buffer));
+    }
+}
+
+impl Output {
+    /// The buffer, to append to.
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        if self.buffer.capacity() == 0 {
+            self.buffer = pool::output();
+        }
+        &mut self.buffer
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Sends everything.
+    pub(crate) fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut BoxStream,
+    ) -> Poll<io::Result<()>> {
+        use tokio::io::AsyncWrite as _;
+        while self.sent < self.buffer.len() {
+            match Pin::new(&mut *stream).poll_write(cx, &self.buffer[self.sent..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => self.sent += n,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        self.sent = 0;
+        pool::give_output(std::mem::take(&mut self.buffer));
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,8 @@
+//! Trojan: inbound and outbound `trojan` (<https://trojan-gfw.github.io/trojan/protocol>).
+
+mod client;
+mod options;
+mod server;
+pub mod wire;
+
+pub use options::{TrojanInOptions, TrojanOutOptions};
