@@ -46,6 +46,37 @@ def sniff_quic():
         yield framed([crypto(0, hello[:100]) + b"\1\2\5\0\1\0\1\1", bytes(9) + crypto(100, hello[100:])])
 
 
+RULE = (
+    '{"version": 3, "rules": [{"domain": ["a.example", "b.example"], "domain_suffix": [".x", "y"], "domain_keyword": "k", "ip_cidr": ["10.0.0.0/8", "::1"], '
+    '"port": [1, 2], "port_range": ":9", "query_type": ["A", 65], "network_type": "wifi", "invert": true}, '
+    '{"type": "logical", "mode": "or", "rules": [{"domain_regex": "^a"}, {"process_name": "p", "wifi_ssid": "s"}]}]}'
+)
+
+
+def srs():
+    # Two keys "a." and "ab" reversed, as a trie: leaves, bitmap, labels.
+    words = lambda *values: bytes([len(values)]) + b"".join(v.to_bytes(8, "big") for v in values)
+    trie = b"\0" + words(0b1100) + words(0b1110100) + b"\3.ba"
+    ranges = b"\1" + (1).to_bytes(8, "big") + b"\4\x0a\0\0\0\4\x0a\xff\xff\xff"
+    items = b"\x02" + trie + b"\x03\1\1k" + b"\x06" + ranges + b"\x09\2\0\1\0\2" + b"\x10" + trie + b"\x12\2\0\3\x13\x14"
+    rule = b"\0" + items + b"\xff\1"
+    yield b"\2\1" + rule
+    yield b"\1\2\1\0\2" + rule + b"\0\x00\2\0\1\0\x1c\xff\0\1" + rule
+
+
+def rule_set_source():
+    yield RULE.encode()
+    yield b'{"version": 1, "rules": {"domain": "a"}, } // rest'
+
+
+def geosite():
+    yield b"\0\2\1a\0\2\1b\5\1" + b"\0\1x\3\1y" + b"\1\2.z"
+
+
+def adguard():
+    yield b"www.example.org\n||example.org^\n@@|a.*.org^$important\n/^ads[0-9]+/\n0.0.0.0 b.example\nplain\n||x.org$dnsrewrite=::\n"
+
+
 def dns_message_question():
     head = lambda extra: b"\0\7\1\0\0\1\0\0\0\0\0" + bytes([extra])
     question = b"\3www\7example\3org\0\0\1\0\1"
