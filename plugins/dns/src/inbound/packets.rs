@@ -45,7 +45,7 @@ struct Asker {
     limit: usize,
 }
 
-/// Answers until the instance is cancelled; then answers what was asked before.
+/// Answers until the instance is cancelled; what was asked before is answered still.
 pub(super) async fn serve(socket: Bound<UdpSocket>, cx: &BuildCx) -> Result<(), Fault> {
     let fault = |what: &str, error: io::Error| Fault(format!("{what}: {error}"));
     socket.tune().map_err(|e| fault("set options of the socket", e))?;
@@ -54,6 +54,7 @@ pub(super) async fn serve(socket: Bound<UdpSocket>, cx: &BuildCx) -> Result<(), 
     let mut server = Server {
         cx,
         local,
+        socket: socket.clone(),
         udp,
         desk: Desk::default(),
         answer: Vec::new(),
@@ -80,16 +81,45 @@ pub(super) async fn serve(socket: Bound<UdpSocket>, cx: &BuildCx) -> Result<(), 
             }
         }
     }
-    // Not in time: those clients ask again, and somebody else answers them.
-    let _ = timeout(PATIENCE, server.drain()).await;
+    Ok(())
+}
+
+/// An instance that ends, in whatever way, leaves answers under way to a task of their own.
+impl Drop for Server<'_> {
+    fn drop(&mut self) {
+        let desk = std::mem::take(&mut self.desk);
+        // Without a runtime the program ends.
+        if let (false, Ok(runtime)) = (desk.is_empty(), tokio::runtime::Handle::try_current()) {
+            let socket = self.socket.clone();
+            // Not in time: those clients ask again, and somebody else answers them.
+            runtime.spawn(timeout(PATIENCE, drain(desk, socket)));
+        }
+    }
+}
+
+/// Answers what waits.
+async fn drain(mut desk: Desk<'static, Asker>, socket: Arc<UdpSocket>) -> io::Result<()> {
+    let udp = SharedUdp::on(socket)?;
+    while !desk.is_empty() {
+        let reply = desk.reply().await;
+        let Some(mut answer) = reply.message else { continue };
+        let Asker { peer, back, limit } = reply.key;
+        let end = wire::truncate(&mut answer, limit);
+        let mut out = take_batch();
+        out.push(&answer[..end], peer);
+        let sent = udp.send(&mut out, &mut vec![back]).await;
+        give_batch(out);
+        sent?;
+    }
     Ok(())
 }
 
 struct Server<'a> {
     cx: &'a BuildCx,
     local: SocketAddr,
+    socket: Arc<UdpSocket>,
     udp: SharedUdp,
-    desk: Desk<'a, Asker>,
+    desk: Desk<'static, Asker>,
     /// The answer that is being made.
     answer: Vec<u8>,
     backs: Vec<Back>,
@@ -200,14 +230,5 @@ impl Server<'_> {
         self.out_backs.clear();
         give_batch(out);
         result
-    }
-
-    /// Answers what waits.
-    async fn drain(&mut self) -> io::Result<()> {
-        while !self.desk.is_empty() {
-            let reply = self.desk.reply().await;
-            self.finish(reply).await?;
-        }
-        Ok(())
     }
 }
