@@ -63,7 +63,11 @@ fn scan(wire: &[u8]) -> Option<Scan> {
             let record = record(wire, at)?;
             at = record.data.end;
             if record.rtype == OPT {
-                scan.opt = Some(record);
+                // One at most, among the additional records, of the root (RFC 6891 §6.1.1).
+                let root = record.ttl_at - record.start == 5;
+                if section != 2 || !root || scan.opt.replace(record).is_some() {
+                    return None;
+                }
                 continue;
             }
             scan.ttls.push(u16::try_from(record.ttl_at).ok()?);

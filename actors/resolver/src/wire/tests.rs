@@ -264,3 +264,21 @@ fn questions_are_made_of_any_name() {
         assert!(question(bad, A).is_none(), "{bad}");
     }
 }
+
+#[test]
+fn an_opt_record_is_one_of_the_additional_ones() {
+    let mut asked = question("x", A).unwrap();
+    push_opt(&mut asked, 0, 1232, 0, &[]);
+    let with = |counts: [u8; 3], opts: usize| {
+        let mut answer = question("x", A).unwrap();
+        put(&mut answer, 2, &[0x81, 0x80]);
+        (0..opts).for_each(|_| push_opt(&mut answer, 0, 1232, 0, &[]));
+        put(&mut answer, 6, &[0, counts[0], 0, counts[1], 0, counts[2]]);
+        told(&asked, answer, 5)
+    };
+    assert!(with([0, 0, 1], 1).is_some_and(|out| Query::parse(&out).is_err() && out.len() > 20));
+    // Elsewhere, or twice; found by fuzzing.
+    assert_eq!(with([1, 0, 0], 1), None);
+    assert_eq!(with([0, 1, 0], 1), None);
+    assert_eq!(with([0, 0, 2], 2), None);
+}
