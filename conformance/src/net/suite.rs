@@ -151,6 +151,22 @@ pub async fn tcp_ping_pong(via: &Via, echo: &Target) -> Result<()> {
 /// # Errors
 /// When bytes differ, are missing or do not come.
 pub async fn tcp_bulk(via: &Via, echo: &Target, len: u64) -> Result<()> {
+    bulk(via, echo, len, true).await
+}
+
+/// [`tcp`] without half-close, for clients that cannot pass it on: the sending direction stays open until everything
+/// has come back.
+///
+/// # Errors
+/// The first thing that went wrong, named.
+pub async fn tcp_open(via: &Via, origins: &Origins, naming: Naming) -> Result<()> {
+    let target = |origin: &Origin| naming.target(origin.addr());
+    tcp_ping_pong(via, &target(&origins.echo)).await.context("TCP ping-pong")?;
+    bulk(via, &target(&origins.echo), BULK, false).await.context("TCP bulk, both ways at once")?;
+    tcp_download(via, &target(&origins.source), BULK).await.context("TCP download").map(drop)
+}
+
+async fn bulk(via: &Via, echo: &Target, len: u64, end: bool) -> Result<()> {
     let stream = via.tcp(echo).await?;
     let (mut reader, mut writer) = stream.into_split();
     let seed = fresh_seed();
@@ -162,12 +178,15 @@ pub async fn tcp_bulk(via: &Via, echo: &Target, len: u64) -> Result<()> {
             writer.write_all(&part).await.context("send")?;
             left -= part.len() as u64;
         }
-        writer.shutdown().await.context("end the sending direction")
+        match end {
+            true => writer.shutdown().await.context("end the sending direction"),
+            false => Ok(()),
+        }
     };
     let receive = async {
         let mut pattern = Pattern::new(seed);
         let (mut got, mut buf) = (0, vec![0; 64 * 1024]);
-        loop {
+        while end || got < len {
             let n = reader.read(&mut buf).await.with_context(|| format!("after {got} bytes"))?;
             if n == 0 {
                 break;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::stage::{PASSWORD, Ports, USER};
 
 /// mihomo takes JSON for its YAML.
-async fn mihomo(config: &Value, port: u16) -> Result<Running> {
+pub(super) async fn mihomo(config: &Value, port: u16) -> Result<Running> {
     let launch = Launch::new("mihomo", Peer::Mihomo.path()?)?;
     write_config(launch.dir(), config)?;
     let dir = launch.dir().to_string_lossy().into_owned();
@@ -27,7 +27,7 @@ async fn mihomo(config: &Value, port: u16) -> Result<Running> {
 }
 
 /// What both configurations share: no DNS, no geo data, nothing but the port.
-fn base(port: u16, login: bool) -> Value {
+pub(super) fn base(port: u16, login: bool) -> Value {
     json!({
         "mixed-port": port, "bind-address": "127.0.0.1", "allow-lan": true, "ipv6": true,
         "mode": "rule", "log-level": "warning",
@@ -35,7 +35,7 @@ fn base(port: u16, login: bool) -> Value {
     })
 }
 
-async fn suites(port: u16, login: bool, udp: bool, what: &str) -> Result<()> {
+pub(super) async fn suites(port: u16, login: bool, udp: bool, what: &str) -> Result<()> {
     let (v4, v6) = (Origins::v4().await?, Origins::v6().await?);
     let socks = Socks::v5(Ports::v4(port));
     let via = Via::from(if login { socks.login(USER, PASSWORD) } else { socks });

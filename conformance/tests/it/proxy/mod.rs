@@ -6,5 +6,6 @@ mod chained;
 mod compared;
 mod mihomo;
 mod raw;
+mod sealed;
 mod stage;
 mod suites;

@@ -7,20 +7,20 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tempfile::TempDir;
 
 /// An authority and a directory for what it issues.
-pub(super) struct Certs {
+pub(crate) struct Certs {
     dir: TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
 /// Where a certificate and its key are.
 #[derive(Clone)]
-pub(super) struct Files {
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
+pub(crate) struct Files {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 impl Certs {
-    pub(super) fn new(name: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str) -> Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -31,23 +31,23 @@ impl Certs {
     }
 
     /// The authority's own certificate.
-    pub(super) fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.authority.pem()
     }
 
     /// The file of the authority's own certificate.
-    pub(super) fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
     /// A certificate for these names.
-    pub(super) fn issue(&self, file: &str, names: &[&str]) -> Result<Files> {
+    pub(crate) fn issue(&self, file: &str, names: &[&str]) -> Result<Files> {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         self.sign(self.dir.path(), file, CertificateParams::new(names)?)
     }
 
     /// A certificate for these names that has expired.
-    pub(super) fn issue_expired(&self, file: &str, names: &[&str]) -> Result<Files> {
+    pub(crate) fn issue_expired(&self, file: &str, names: &[&str]) -> Result<Files> {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names)?;
         params.not_before = rcgen::date_time_ymd(2001, 1, 1);
@@ -56,7 +56,7 @@ impl Certs {
     }
 
     /// A certificate for these names in place of another one.
-    pub(super) fn replace(&self, files: &Files, names: &[&str]) -> Result<()> {
+    pub(crate) fn replace(&self, files: &Files, names: &[&str]) -> Result<()> {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let made = self.sign(self.dir.path(), "fresh", CertificateParams::new(names)?)?;
         std::fs::rename(made.certificate, &files.certificate)?;
@@ -78,7 +78,7 @@ impl Certs {
 
 impl Files {
     /// The options of a server that shows it.
-    pub(super) fn server(&self) -> serde_json::Value {
+    pub(crate) fn server(&self) -> serde_json::Value {
         serde_json::json!({ "certificate_path": self.certificate, "key_path": self.key })
     }
 }

@@ -1,7 +1,7 @@
 //! TLS on real traffic: the reference, curl and OpenSSL on the other side, certificates of every kind, and what
 //! goes over the wire.
 
-mod certs;
+pub(crate) mod certs;
 mod chained;
 mod clients;
 mod ech;
