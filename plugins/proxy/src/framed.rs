@@ -45,7 +45,7 @@ pub(crate) struct Framed<F> {
 
 impl<F: Framing> Framed<F> {
     /// An association; `begin` is what is sent in front of its first datagram.
-    pub(crate) fn new(stream: BoxStream, framing: F, begin: &[u8]) -> BoxPacketIo {
+    pub(crate) fn boxed(stream: BoxStream, framing: F, begin: &[u8]) -> BoxPacketIo {
         let mut output = Output::default();
         if !begin.is_empty() {
             output.buffer().extend(begin);

@@ -21,12 +21,12 @@ use crosspoint_kernel::{
     serve::{self, Accepted},
     session::{Network, Session},
 };
+use crosspoint_resolver::message;
 use crosspoint_schema::{
     decode::{Map, Options as _},
     options,
     options::{DialOptions, ListenOptions},
 };
-use crosspoint_resolver::message;
 use hickory_proto::rr::RecordType;
 use tokio::net::UnixDatagram;
 

@@ -154,7 +154,7 @@ pub struct Counter(FullNonce);
 
 impl Counter {
     /// The nonce of this message; the next one gets the next.
-    pub fn next(&mut self) -> FullNonce {
+    pub fn advance(&mut self) -> FullNonce {
         let now = self.0;
         for byte in &mut self.0 {
             *byte = byte.wrapping_add(1);
@@ -294,7 +294,7 @@ mod tests {
             let key = Key::new(algorithm, &vec![7; algorithm.key_len()]).unwrap();
             assert!(Key::new(algorithm, &[7; 5]).is_err());
             let mut counter = Counter::default();
-            let (first, second) = (counter.next(), counter.next());
+            let (first, second) = (counter.advance(), counter.advance());
             assert_ne!(first, second);
             let mut message = b"hello".to_vec();
             let tag = key.seal(&first, &mut message).unwrap();
@@ -311,9 +311,9 @@ mod tests {
     fn counters_carry() {
         let mut counter = Counter::default();
         for _ in 0..256 {
-            counter.next();
+            counter.advance();
         }
-        assert_eq!(counter.next()[..3], [0, 1, 0]);
+        assert_eq!(counter.advance()[..3], [0, 1, 0]);
     }
 
     #[test]

@@ -110,16 +110,20 @@ pub fn open_aead(key: &MasterKey, packet: &mut [u8]) -> Result<(Range<usize>, Ta
 #[derive(Debug)]
 pub enum SessionSealer {
     /// AES: a key of the session, the block cipher of headers, and the identity headers with their ciphers.
-    Aes {
-        /// Seals messages.
-        key: Key,
-        /// Encrypts headers.
-        block: Block,
-        /// What identity headers say, with the key of who reads it.
-        identities: Vec<(Block, [u8; BLOCK])>,
-    },
+    Aes(Box<AesSealer>),
     /// XChaCha20-Poly1305: one key for all.
     ChaCha(Key),
+}
+
+/// See [`SessionSealer::Aes`].
+#[derive(Debug)]
+pub struct AesSealer {
+    /// Seals messages.
+    key: Key,
+    /// Encrypts headers.
+    block: Block,
+    /// What identity headers say, with the key of who reads it.
+    identities: Vec<(Block, [u8; BLOCK])>,
 }
 
 impl SessionSealer {
@@ -138,7 +142,8 @@ impl SessionSealer {
             .map(|(server, next)| Ok((server.block()?, next.identity())))
             .collect::<Result<_, WireError>>()?;
         let block = servers.first().unwrap_or(own).block()?;
-        Ok(Self::Aes { key: own.session(&session.to_be_bytes())?, block, identities })
+        let key = own.session(&session.to_be_bytes())?;
+        Ok(Self::Aes(Box::new(AesSealer { key, block, identities })))
     }
 
     /// Seals a datagram of SIP022 to or from `peer`. False: it does not fit.
@@ -181,7 +186,8 @@ impl SessionSealer {
                 let mut nonce = FullNonce::default();
                 rand::fill(&mut nonce).is_ok() && seal(batch, index, &nonce, &inside, key, &nonce)
             }
-            Self::Aes { key, block, identities } => {
+            Self::Aes(aes) => {
+                let AesSealer { key, block, identities } = &**aes;
                 let header = place.bytes();
                 let mut clear = Vec::with_capacity(BLOCK * (1 + identities.len()));
                 let mut first = header;

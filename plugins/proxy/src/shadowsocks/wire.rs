@@ -99,7 +99,7 @@ impl Sealer {
     /// The message is too long.
     pub fn seal(&mut self, out: &mut Vec<u8>, from: usize) -> Result<(), Forged> {
         let message = out.get_mut(from..).ok_or(Forged)?;
-        let tag = self.key.seal(&self.nonce.next(), message)?;
+        let tag = self.key.seal(&self.nonce.advance(), message)?;
         out.extend(tag);
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Opener {
     /// # Errors
     /// [`Forged`].
     pub fn open<'m>(&mut self, message: &'m mut [u8]) -> Result<&'m mut [u8], Forged> {
-        self.key.open(&self.nonce.next(), message)
+        self.key.open(&self.nonce.advance(), message)
     }
 
     /// Sealed bytes of the next payload, if its length is known.
@@ -188,7 +188,7 @@ impl Opener {
         let (Some(sealed), Some(plain)) = (bytes.get(..len + TAG), plain.get_mut(..len)) else {
             return Ok(None);
         };
-        self.key.open_into(&self.nonce.next(), sealed, plain)?;
+        self.key.open_into(&self.nonce.advance(), sealed, plain)?;
         self.payload = None;
         Ok(Some((len, len + TAG)))
     }

@@ -86,7 +86,7 @@ impl Outbound for Client {
         Box::pin(async move {
             let request = wire::emit_request(&self.key, Command::Associate, dial.target);
             let stream = self.uplink.open(dial).await?;
-            Ok(Framed::new(stream, Datagrams, &request))
+            Ok(Framed::boxed(stream, Datagrams, &request))
         })
     }
 

@@ -202,27 +202,25 @@ struct Wanted {
 }
 
 impl Server {
-    fn serve(
+    async fn serve(
         self: Arc<Self>,
         id: u64,
         stream: BoxStream,
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
-    ) -> impl Future<Output = ()> + Send {
-        async move {
-            // The permit of the connection is that of its first stream; further ones take their own.
-            let first = Mutex::new(Some((id, permit)));
-            let admitted = Box::pin(self.entrance.admit(stream, |arrived| {
-                let first = first.lock().take();
-                self.clone().arrived(first, arrived, peer)
-            }));
-            if let Err(error) = admitted.await {
-                let me = &self.cx.me;
-                if error.is_quiet() {
-                    debug!(conn = id, component = %me, "connection from {peer}: {error}");
-                } else {
-                    error!(conn = id, component = %me, "process connection from {peer}: {error}");
-                }
+    ) {
+        // The permit of the connection is that of its first stream; further ones take their own.
+        let first = Mutex::new(Some((id, permit)));
+        let admitted = Box::pin(self.entrance.admit(stream, |arrived| {
+            let first = first.lock().take();
+            self.clone().arrived(first, arrived, peer)
+        }));
+        if let Err(error) = admitted.await {
+            let me = &self.cx.me;
+            if error.is_quiet() {
+                debug!(conn = id, component = %me, "connection from {peer}: {error}");
+            } else {
+                error!(conn = id, component = %me, "process connection from {peer}: {error}");
             }
         }
     }
@@ -301,7 +299,9 @@ impl Server {
         }
         let (network, flow) = match command {
             Command::Connect => (Network::Tcp, Flow::Stream(stream)),
-            Command::Associate => (Network::Udp, Flow::Packet(Framed::new(stream, Datagrams, &[]))),
+            Command::Associate => {
+                (Network::Udp, Flow::Packet(Framed::boxed(stream, Datagrams, &[])))
+            }
             Command::Mux => return Err(Refused::Mux),
         };
         Ok(Wanted { network, target, user: Some(user), flow })
