@@ -10,3 +10,4 @@ mod local;
 mod origin;
 mod random;
 mod servers;
+mod unbound;
