@@ -41,7 +41,7 @@ pub(super) async fn suites(port: u16, login: bool, udp: bool, what: &str) -> Res
     let via = Via::from(if login { socks.login(USER, PASSWORD) } else { socks });
     let what = || what.to_owned();
     // mihomo listens before it has loaded its rules, and hangs up on whoever comes in between.
-    for _ in 0..50 {
+    for _ in 0..200 {
         if suite::tcp_ping_pong(&via, &v4.echo.addr().into()).await.is_ok() {
             break;
         }
