@@ -46,11 +46,13 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 const AWAY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Raises the number of descriptors that this process may open to what the system allows, and returns
-/// it. Call it before the first listener is built: [`permits`] is sized by it.
+/// it. Call it before the first listener is built: [`permits`] is sized by it. One descriptor is kept from now on, to
+/// turn clients away with when there are no others.
 ///
 /// # Errors
 /// The limit could not be raised.
 pub fn raise_nofile() -> io::Result<u64> {
+    super::spare::hold();
     let now = getrlimit(Resource::Nofile);
     let wanted = now.maximum;
     if now.current != wanted {
