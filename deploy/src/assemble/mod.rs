@@ -25,8 +25,8 @@ use crosspoint_schema::{
     Config, ConfigError,
     decode::Context,
     json::{self, Loaded, Node},
-    notice::Deprecation,
-    options::{CrosspointOptions, RouteOptions},
+    notice::{self, Deprecation},
+    options::{CrosspointOptions, DnsRule, RouteOptions},
 };
 use crosspoint_store::Stores;
 
@@ -149,6 +149,10 @@ fn parse(input: &Input, extra: Vec<Planned>) -> Result<Parsed, Failure> {
     let certificates = certificate::plan(decoded.config.certificate.as_ref())?;
     unsupported::refuse(&decoded)?;
     let parsed = components::parse(&decoded);
+    let mut dns_rules = decoded.config.dns.iter().flat_map(|dns| &dns.rules);
+    if dns_rules.any(DnsRule::names_outbound) {
+        decoded.cx.notices.push(&notice::OUTBOUND_DNS_RULE_ITEM);
+    }
     // A deprecated feature is reported even when something else is wrong, as in the reference.
     notices(&decoded.cx)?;
     let mut components = parsed?;

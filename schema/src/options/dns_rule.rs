@@ -10,7 +10,7 @@ use crate::options::rule::{
     NULL_RULE, RuleType, describe_logical, encode_logical, finish_action, rule_type,
 };
 use crate::options::{DnsRuleAction, InterfaceType, QueryType};
-use crate::{ConfigError, notice, options};
+use crate::{ConfigError, options};
 
 options! {
     /// What a DNS rule looks at.
@@ -147,6 +147,16 @@ impl DnsRule {
         }
     }
 
+    /// Whether the rule or one in it has the item `outbound`, which the reference calls deprecated when it makes its
+    /// rules ([`notice::OUTBOUND_DNS_RULE_ITEM`](crate::notice::OUTBOUND_DNS_RULE_ITEM)).
+    #[must_use]
+    pub fn names_outbound(&self) -> bool {
+        match self {
+            Self::Default(rule) => !rule.matchers.outbound.is_empty(),
+            Self::Logical(rule) => rule.rules.iter().any(Self::names_outbound),
+        }
+    }
+
     /// Whether the rule has conditions in the reference's sense: a logical rule needs inner rules, any other has them.
     #[must_use]
     pub fn is_valid(&self) -> bool {
@@ -172,9 +182,6 @@ impl Field for DnsRule {
             RuleType::Default => {
                 let matchers = DnsRuleMatchers::decode_fields(&mut object);
                 object.end_pass()?;
-                if !matchers.outbound.is_empty() {
-                    cursor.context().notices.push(&notice::OUTBOUND_DNS_RULE_ITEM);
-                }
                 let action = DnsRuleAction::decode_rest(object)?;
                 Ok(Self::Default(Box::new(DefaultDnsRule { matchers, action })))
             }
