@@ -59,8 +59,8 @@ impl Child {
         }
     }
 
-    /// Puts a warm instance in force: slots first, then its work. Returns the instance it takes over
-    /// from. An actor that has died since it was warmed will be reported by its supervision event.
+    /// Puts a warm instance into its slots; its work begins with [`Child::activate`]. Returns the instance it takes
+    /// over from. An actor that has died since it was warmed will be reported by its supervision event.
     pub(super) fn adopt(&mut self, warm: Warm, names: &Namespace) -> Option<Live> {
         let Warm { planned, life, cancel, pulse, actor, faces } = warm;
         let tag = &planned.id.tag;
@@ -73,7 +73,6 @@ impl Child {
         if let (Some(slot), Some(face)) = (names.dns.get(tag), faces.dns) {
             slot.set(life.clone(), face);
         }
-        let _ = actor.cast(LeafMsg::Activate);
         self.planned = planned;
         self.epoch = life.epoch;
         self.attempt += 1;
@@ -81,6 +80,13 @@ impl Child {
         self.silent = 0;
         self.backoff.up(Instant::now());
         self.live.replace(Live { actor, life, cancel, pulse })
+    }
+
+    /// Lets the instance in force begin its work.
+    pub(super) fn activate(&self) {
+        if let Some(live) = &self.live {
+            let _ = live.actor.cast(LeafMsg::Activate);
+        }
     }
 
     /// Counts a successful start after a failure.

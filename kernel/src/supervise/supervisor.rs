@@ -167,7 +167,7 @@ impl State {
                 let answer = match (self.current(&id, attempt), result) {
                     (true, Ok(warm)) => {
                         let epoch = warm.life.epoch;
-                        self.adopt(me, *warm, None);
+                        self.resume(me, *warm);
                         Ok(epoch)
                     }
                     (false, Ok(warm)) => {
@@ -186,7 +186,7 @@ impl State {
             Message::Started(id, attempt, result) => match (self.current(&id, attempt), result) {
                 (true, Ok(warm)) => {
                     info!(component = %warm.life, epoch = warm.life.epoch, "restarted");
-                    self.adopt(me, *warm, None);
+                    self.resume(me, *warm);
                     if let Some(child) = self.children.get_mut(&id) {
                         child.count_restart();
                     }
@@ -234,14 +234,13 @@ impl State {
         let (inbounds, rest): (Vec<_>, Vec<_>) =
             commit.warm.into_iter().partition(|w| w.planned.id.kind == Kind::Inbound);
         let snapshot = Arc::new(commit.snapshot);
-        for warm in rest {
-            self.adopt(me, warm, Some(&snapshot));
-        }
+        let begun = self.adopt_all(me, rest, &snapshot);
         self.plane.snapshot.store(snapshot.clone());
         (commit.on_commit)();
-        for warm in inbounds {
-            self.adopt(me, warm, Some(&snapshot));
-        }
+        // Work that looks at the plane must find this generation there, not the one before.
+        self.activate(&begun);
+        let begun = self.adopt_all(me, inbounds, &snapshot);
+        self.activate(&begun);
         let mut told = Vec::new();
         for planned in commit.reconfigure {
             told.extend(self.reconfigure(me, planned));
@@ -270,10 +269,35 @@ impl State {
         told
     }
 
-    /// Makes a warm instance the one in force; the one before drains.
-    fn adopt(&mut self, me: &ActorRef<Message>, warm: Warm, snapshot: Option<&Arc<Snapshot>>) {
+    /// Puts instances into their slots, and says which.
+    fn adopt_all(
+        &mut self,
+        me: &ActorRef<Message>,
+        warm: Vec<Warm>,
+        snapshot: &Snapshot,
+    ) -> Vec<ComponentId> {
+        let ids = warm.iter().map(|warm| warm.planned.id.clone()).collect();
+        for warm in warm {
+            self.adopt(me, warm, snapshot);
+        }
+        ids
+    }
+
+    fn activate(&self, ids: &[ComponentId]) {
+        ids.iter().filter_map(|id| self.children.get(id)).for_each(Child::activate);
+    }
+
+    /// Makes a restarted instance the one in force, and lets it work.
+    fn resume(&mut self, me: &ActorRef<Message>, warm: Warm) {
         let id = warm.planned.id.clone();
-        let snapshot = snapshot.cloned().unwrap_or_else(|| self.plane.snapshot.load_full());
+        let snapshot = self.plane.snapshot.load_full();
+        self.adopt(me, warm, &snapshot);
+        self.activate(&[id]);
+    }
+
+    /// Makes a warm instance the one in force; the one before drains.
+    fn adopt(&mut self, me: &ActorRef<Message>, warm: Warm, snapshot: &Snapshot) {
+        let id = warm.planned.id.clone();
         self.epochs.insert(id.clone(), warm.life.epoch);
         let child =
             self.children.entry(id.clone()).or_insert_with(|| Child::new(warm.planned.clone()));
@@ -437,11 +461,11 @@ impl State {
         let Exchanged { id, attempt, result, reply } = done;
         let answer = match (self.current(&id, attempt), result) {
             (true, Ok(warm)) => {
-                self.adopt(me, warm, None);
+                self.resume(me, warm);
                 Ok(())
             }
             (true, Err((why, Some(old)))) => {
-                self.adopt(me, old, None);
+                self.resume(me, old);
                 Err(format!("{why} (the previous options are in force again)"))
             }
             (true, Err((why, None))) => {

@@ -33,7 +33,6 @@ mod read;
 #[cfg(feature = "selector")]
 pub mod selector;
 pub mod socks;
-mod spec;
 mod system_proxy;
 #[cfg(feature = "urltest")]
 pub mod urltest;

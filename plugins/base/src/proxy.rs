@@ -40,9 +40,9 @@ use crate::read::farewell;
 use crate::socks::SocksInOptions;
 use crate::socks::packets::Encapsulated;
 use crate::socks::wire::{Code, emit_reply5};
-use crate::spec::{at_start, check};
 use crate::system_proxy::SystemProxy;
 use crate::users::{SharedUsers, Users};
+use crosspoint_layers::spec::{at_start, check};
 
 /// What the options of these inbounds have in common.
 pub(crate) trait ProxyOptions: Options + Send + Sync + 'static {

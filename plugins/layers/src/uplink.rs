@@ -6,13 +6,14 @@ use crosspoint_kernel::{
     BuildError, DialError,
     addr::Target,
     component::{BuildCx, Dial},
-    error::Side,
     flow::{BoxPacketIo, BoxStream},
     net::dial::{Dialer, Setup},
     snapshot::Plane,
 };
 use crosspoint_schema::options::{DialOptions, ServerOptions, TlsOutOptions, TransportOptions};
 use crosspoint_tls::{Client, ClientDefaults};
+
+use crate::spec::{self, to_proxy};
 
 /// The options of an outbound that say how to reach its server.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +64,7 @@ impl Uplink {
         let setup = Setup { server: Some(&options.server.server), ..Setup::default() };
         Ok(Self {
             dialer: Dialer::with(options.dial, cx, setup)?,
-            server: Target::new(options.server.server.as_str(), options.server.server_port),
+            server: spec::server(options.server),
             tls: options.tls(Some(cx.plane.clone()))?,
         })
     }
@@ -93,12 +94,4 @@ impl Uplink {
     pub async fn associate(&self, dial: Dial<'_>) -> Result<BoxPacketIo, DialError> {
         self.dialer.associate_connected(dial.to(&self.server)).await.map_err(to_proxy)
     }
-}
-
-/// An error of the dial to the proxy itself and not to what lies behind it.
-fn to_proxy(mut error: DialError) -> DialError {
-    if error.side == Side::Target {
-        error.side = Side::Proxy;
-    }
-    error
 }

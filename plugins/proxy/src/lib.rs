@@ -13,8 +13,8 @@ mod framed;
 mod input;
 mod lead;
 mod pool;
+mod revoke;
 #[cfg(feature = "shadowsocks")]
 pub mod shadowsocks;
-mod spec;
 #[cfg(feature = "trojan")]
 pub mod trojan;

@@ -9,7 +9,7 @@ use crosspoint_kernel::{BoxFuture, BuildError, DialError, Kind, Plugin};
 use crosspoint_schema::decode::{Map, Options as _};
 use crosspoint_schema::options;
 
-use crate::spec::done;
+use crosspoint_layers::spec::done;
 
 inventory::submit! {
     Plugin {

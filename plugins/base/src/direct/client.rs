@@ -14,7 +14,7 @@ use crosspoint_schema::options::DialOptions;
 use crosspoint_schema::{ConfigError, RawOptions, notice};
 
 use super::{DirectOutOptions, Override};
-use crate::spec::{check, done};
+use crosspoint_layers::spec::{check, done};
 
 inventory::submit! {
     Plugin { kind: Kind::Outbound, type_name: "direct", schema: DirectOutOptions::describe, canonical: |raw| raw.canonical::<DirectOutOptions>(), parse }

@@ -18,7 +18,7 @@ use tokio::net::UdpSocket;
 use tracing::warn;
 
 use super::{DirectInOptions, Override};
-use crate::spec::{at_start, done};
+use crosspoint_layers::spec::{at_start, done};
 
 inventory::submit! {
     Plugin { kind: Kind::Inbound, type_name: "direct", schema: DirectInOptions::describe, canonical: |raw| raw.canonical::<DirectInOptions>(), parse }

@@ -23,7 +23,7 @@ use super::options::HttpOutOptions;
 use super::wire::{Connect, ConnectError, ConnectOptions, read_connect_answer};
 use crate::host;
 use crate::read::read_some;
-use crate::spec::{check, done, server, to_proxy};
+use crosspoint_layers::spec::{check, done, server, to_proxy};
 
 inventory::submit! {
     Plugin { kind: Kind::Outbound, type_name: "http", schema: HttpOutOptions::describe, canonical: |raw| raw.canonical::<HttpOutOptions>(), parse }

@@ -19,7 +19,7 @@ use tracing::info;
 
 pub use self::options::SelectorOptions;
 use crate::group::{Interrupt, Members, ending_packets, ending_stream, supports};
-use crate::spec::{at_start, done};
+use crosspoint_layers::spec::{at_start, done};
 
 inventory::submit! {
     Plugin { kind: Kind::Outbound, type_name: "selector", schema: SelectorOptions::describe, canonical: |raw| raw.canonical::<SelectorOptions>(), parse }

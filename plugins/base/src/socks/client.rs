@@ -23,7 +23,7 @@ use super::packets::Encapsulated;
 use super::wire::{Bound, ClientError, ClientHandshake, ClientStep, Code, Command, Version};
 use crate::host;
 use crate::read::read_some;
-use crate::spec::{check, done, server, to_proxy};
+use crosspoint_layers::spec::{check, done, server, to_proxy};
 
 inventory::submit! {
     Plugin { kind: Kind::Outbound, type_name: "socks", schema: SocksOutOptions::describe, canonical: |raw| raw.canonical::<SocksOutOptions>(), parse }

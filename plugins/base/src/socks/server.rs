@@ -6,7 +6,7 @@ use crosspoint_schema::decode::Options as _;
 use super::SocksInOptions;
 use crate::opening::Speaks;
 use crate::proxy::ProxySpec;
-use crate::spec::done;
+use crosspoint_layers::spec::done;
 
 inventory::submit! {
     Plugin {

@@ -23,7 +23,7 @@ pub use self::options::UrlTestOptions;
 use self::tester::{Settings, Tester};
 use self::url::Url;
 use crate::group::{Interrupt, Members, ending_packets, ending_stream, history};
-use crate::spec::{at_start, done};
+use crosspoint_layers::spec::{at_start, done};
 
 /// Time between tests.
 const INTERVAL: Duration = Duration::from_secs(3 * 60);

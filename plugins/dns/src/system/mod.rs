@@ -13,7 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::OnceCell, time::Instant};
 
 /// A file is looked at again at most this often, as in the reference.
 const MAX_AGE: Duration = Duration::from_secs(5);
@@ -26,6 +26,8 @@ pub(crate) struct Watched<T> {
     /// What a file that has gone says now; `None` keeps what was known.
     gone: Option<fn() -> T>,
     parse: fn(&str) -> T,
+    /// Set once the file has been looked at: before that, nobody is told anything.
+    first: OnceCell<()>,
     state: Mutex<State<T>>,
 }
 
@@ -47,16 +49,28 @@ impl<T: Send + Sync + 'static> Watched<T> {
         parse: fn(&str) -> T,
     ) -> Arc<Self> {
         let state = State { value: Arc::new(parse("")), looked: None, version: None };
-        Arc::new(Self { path: path.into(), max_size, gone, parse, state: Mutex::new(state) })
+        let (path, first, state) = (path.into(), OnceCell::new(), Mutex::new(state));
+        Arc::new(Self { path, max_size, gone, parse, first, state })
     }
 
     /// What the file says, or said at most a few seconds ago. Read on a thread that may block; while one caller waits
     /// for that, others get what was known.
     pub(crate) async fn get(self: &Arc<Self>) -> Arc<T> {
-        if self.stale() {
+        let look = async || {
             let own = self.clone();
             // A panic there means that the old content stays.
             let _ = tokio::task::spawn_blocking(move || own.refresh()).await;
+        };
+        if self.first.initialized() {
+            if self.stale() {
+                look().await;
+            }
+        } else {
+            let first = async || {
+                self.stale();
+                look().await;
+            };
+            self.first.get_or_init(first).await;
         }
         self.state.lock().value.clone()
     }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use crosspoint_kernel::addr::Target;
 use crosspoint_kernel::component::{BuildCx, Component, Deps, Dial, Outbound, Spec};
 use crosspoint_kernel::flow::{BoxPacketIo, BoxStream};
-use crosspoint_kernel::net::dial::{self, Dialer, Setup};
+use crosspoint_kernel::net::dial;
 use crosspoint_kernel::session::Network;
 use crosspoint_kernel::{BoxFuture, BuildError, DialError, Kind, Plugin};
 use crosspoint_schema::decode::{Map, Options as _};
@@ -15,7 +14,8 @@ use super::method::{Family, KeyError, Method};
 use super::options::ShadowsocksOutOptions;
 use super::packets;
 use super::stream::{ClientKeys, Shadow};
-use crate::spec::{check, done, server, to_proxy};
+use crosspoint_layers::spec::{check, done};
+use crosspoint_layers::uplink::{Uplink, UplinkOptions};
 
 inventory::submit! {
     Plugin { kind: Kind::Outbound, type_name: "shadowsocks", schema: ShadowsocksOutOptions::describe, canonical: |raw| raw.canonical::<ShadowsocksOutOptions>(), parse }
@@ -87,27 +87,27 @@ impl Spec for ShadowsocksOut {
                     "option `{what}` of outbound shadowsocks"
                 )));
             }
-            let setup = Setup { server: Some(&options.server.server), ..Setup::default() };
-            let client = Client {
-                dialer: Dialer::with(&options.dial, &cx, setup)?,
-                server: server(&options.server),
-                spec: self.clone(),
+            let uplink = UplinkOptions {
+                dial: &options.dial,
+                server: &options.server,
+                tls: None,
+                transport: None,
             };
+            let client = Client { uplink: Uplink::new(&uplink, &cx)?, spec: self.clone() };
             Ok(Component { outbound: Some(Arc::new(client)), ..Component::default() })
         })
     }
 }
 
 struct Client {
-    dialer: Dialer,
-    server: Target,
+    uplink: Uplink,
     spec: Arc<ShadowsocksOut>,
 }
 
 impl Outbound for Client {
     fn connect<'a>(&'a self, dial: Dial<'a>) -> BoxFuture<'a, Result<BoxStream, DialError>> {
         Box::pin(async move {
-            let inner = self.dialer.connect(dial.to(&self.server)).await.map_err(to_proxy)?;
+            let inner = self.uplink.open(dial).await?;
             let shadow = Shadow::client(inner, self.spec.keys.clone(), dial.target.clone());
             Ok(Box::new(shadow) as BoxStream)
         })
@@ -115,9 +115,9 @@ impl Outbound for Client {
 
     fn associate<'a>(&'a self, dial: Dial<'a>) -> BoxFuture<'a, Result<BoxPacketIo, DialError>> {
         Box::pin(async move {
-            let server = dial.to(&self.server);
-            let inner = self.dialer.associate_connected(server).await.map_err(to_proxy)?;
-            let client = packets::Client::new(inner, self.server.clone(), self.spec.keys.clone());
+            let inner = self.uplink.associate(dial).await?;
+            let server = self.uplink.server().clone();
+            let client = packets::Client::new(inner, server, self.spec.keys.clone());
             Ok(Box::new(client.map_err(DialError::protocol)?) as BoxPacketIo)
         })
     }

@@ -27,7 +27,8 @@ use super::options::ShadowsocksInOptions;
 use super::packets::Answers;
 use super::replay::Salts;
 use super::sessions::Sessions;
-use crate::spec::{at_start, cut_strangers, done};
+use crate::revoke::cut_strangers;
+use crosspoint_layers::spec::{at_start, done};
 
 inventory::submit! {
     Plugin { kind: Kind::Inbound, type_name: "shadowsocks", schema: ShadowsocksInOptions::describe, canonical: |raw| raw.canonical::<ShadowsocksInOptions>(), parse }

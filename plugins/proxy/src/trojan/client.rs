@@ -15,7 +15,7 @@ use super::options::TrojanOutOptions;
 use super::wire::{self, Command, Datagrams, KEY};
 use crate::framed::Framed;
 use crate::lead::Lead;
-use crate::spec::{check, done};
+use crosspoint_layers::spec::{check, done};
 
 inventory::submit! {
     Plugin { kind: Kind::Outbound, type_name: "trojan", schema: TrojanOutOptions::describe, canonical: |raw| raw.canonical::<TrojanOutOptions>(), parse }

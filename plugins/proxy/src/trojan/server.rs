@@ -27,7 +27,8 @@ use tracing::{debug, error, info};
 use super::options::TrojanInOptions;
 use super::wire::{self, Command, Datagrams, KEY, RequestError};
 use crate::framed::Framed;
-use crate::spec::{at_start, check, cut_strangers, done, server};
+use crate::revoke::cut_strangers;
+use crosspoint_layers::spec::{at_start, check, done, server};
 
 inventory::submit! {
     Plugin { kind: Kind::Inbound, type_name: "trojan", schema: TrojanInOptions::describe, canonical: |raw| raw.canonical::<TrojanInOptions>(), parse }

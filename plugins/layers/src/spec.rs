@@ -1,4 +1,4 @@
-//! What the specs of this crate share.
+//! What the specs of plugins share.
 
 use std::sync::Arc;
 
@@ -10,7 +10,10 @@ use crosspoint_schema::options::ServerOptions;
 use crosspoint_schema::{ConfigError, RawOptions};
 
 /// Reports what is wrong with decoded options at the component that has them.
-pub(crate) fn check(
+///
+/// # Errors
+/// `result`, with its place.
+pub fn check(
     raw: &RawOptions<'_>,
     key: &str,
     result: Result<(), BuildError>,
@@ -19,7 +22,10 @@ pub(crate) fn check(
 }
 
 /// Like [`check`], for what the reference finds only at start.
-pub(crate) fn at_start(
+///
+/// # Errors
+/// `result`, with its place.
+pub fn at_start(
     raw: &RawOptions<'_>,
     key: &str,
     result: Result<(), BuildError>,
@@ -33,18 +39,23 @@ pub(crate) fn at_start(
 }
 
 /// A parsed spec as the kernel takes it.
+///
+/// # Errors
+/// Never.
 #[expect(clippy::unnecessary_wraps, reason = "ends every `parse`")]
-pub(crate) fn done(spec: impl Spec) -> Result<Arc<dyn Spec>, ConfigError> {
+pub fn done(spec: impl Spec) -> Result<Arc<dyn Spec>, ConfigError> {
     Ok(Arc::new(spec))
 }
 
 /// The server that an outbound connects to.
-pub(crate) fn server(options: &ServerOptions) -> Target {
+#[must_use]
+pub fn server(options: &ServerOptions) -> Target {
     Target::new(options.server.as_str(), options.server_port)
 }
 
 /// An error of the dial to the proxy itself and not to what lies behind it.
-pub(crate) fn to_proxy(mut error: DialError) -> DialError {
+#[must_use]
+pub fn to_proxy(mut error: DialError) -> DialError {
     if error.side == Side::Target {
         error.side = Side::Proxy;
     }
