@@ -1,13 +1,14 @@
 //! The way in for clients: TLS, transport.
 
-use std::future::Future;
-
 use crosspoint_kernel::{BuildError, component::BuildCx, flow::BoxStream};
 use crosspoint_schema::options::{TlsInOptions, TransportOptions};
-use crosspoint_tls::{HandshakeError, Server, ServerDefaults};
+use crosspoint_tls::{Server, ServerDefaults};
+
+use crate::transport::{self, Carried};
+pub use crate::transport::{AdmitError, Arrived, Guests, Host};
 
 /// The options of an inbound that say how its clients come in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct EntranceOptions<'a> {
     /// TLS, if the protocol has such a field.
     pub tls: Option<&'a TlsInOptions>,
@@ -25,17 +26,10 @@ impl EntranceOptions<'_> {
     }
 }
 
-/// A stream of the protocol, after everything that carries it.
-pub struct Arrived {
-    /// The stream.
-    pub stream: BoxStream,
-    /// The application protocol that TLS agreed on.
-    pub alpn: Option<Box<[u8]>>,
-}
-
 /// The way in for clients.
 pub struct Entrance {
     tls: Option<Server>,
+    transport: Option<Box<dyn transport::Server>>,
 }
 
 impl Entrance {
@@ -44,12 +38,14 @@ impl Entrance {
     /// # Errors
     /// As [`EntranceOptions::check`].
     pub fn new(options: &EntranceOptions<'_>) -> Result<Self, BuildError> {
-        if options.transport.is_some() {
-            return Err(BuildError::NotInBuild("option `transport`".to_owned()));
-        }
         let tls = options.tls.filter(|tls| tls.enabled);
-        let tls = tls.map(|tls| Server::new(tls, &ServerDefaults::default())).transpose()?;
-        Ok(Self { tls })
+        let transport = options
+            .transport
+            .map(|transport| transport::server(transport, tls.is_some()))
+            .transpose()?;
+        let alpn = transport.as_ref().map_or(&[][..], |side| side.alpn);
+        let tls = tls.map(|tls| Server::new(tls, &ServerDefaults { alpn })).transpose()?;
+        Ok(Self { tls, transport: transport.map(|side| side.of) })
     }
 
     /// Whether clients come through TLS.
@@ -65,24 +61,27 @@ impl Entrance {
         }
     }
 
-    /// Lets a client in: calls `each` with every stream of the protocol that it opens, and returns when all have ended.
+    /// Lets a client in. The stream of the protocol, or nothing when there were several: then each was given to
+    /// `guests`, and the connection has ended.
     ///
     /// # Errors
     /// A handshake failed.
-    pub async fn admit<F, W>(&self, stream: BoxStream, each: F) -> Result<(), HandshakeError>
-    where
-        F: Fn(Arrived) -> W,
-        W: Future<Output = ()>,
-    {
-        let arrived = match &self.tls {
-            None => Arrived { stream, alpn: None },
+    pub async fn admit(
+        &self,
+        stream: BoxStream,
+        guests: &Guests,
+    ) -> Result<Option<Arrived>, AdmitError> {
+        let carried = match &self.tls {
+            None => Carried { stream, alpn: None },
             Some(tls) => {
                 let stream = tls.accept(stream).await?;
                 let alpn = stream.alpn().map(Into::into);
-                Arrived { stream: Box::new(stream), alpn }
+                Carried { stream: Box::new(stream), alpn }
             }
         };
-        each(arrived).await;
-        Ok(())
+        match &self.transport {
+            None => Ok(Some(Arrived { stream: carried.stream, alpn: carried.alpn, source: None })),
+            Some(transport) => transport.admit(carried, guests).await,
+        }
     }
 }

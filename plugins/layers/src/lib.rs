@@ -3,11 +3,18 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`uplink`] | the way from an outbound to its server: dial, TLS, transport |
+//! | [`inbound`] | what inbounds over streams have in common |
 //! | [`entrance`] | the way of clients into an inbound: TLS, transport |
+//! | [`transport`] | what carries a protocol's stream |
+//! | [`unpack`], [`branches`] | connections that carry others |
 //! | [`spec`] | what the specs of plugins share |
 //! | [`fetch`] | the HTTP client of the daemon itself |
 
+pub mod branches;
 pub mod entrance;
 pub mod fetch;
+pub mod inbound;
 pub mod spec;
+pub mod transport;
+pub mod unpack;
 pub mod uplink;

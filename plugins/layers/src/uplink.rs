@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crosspoint_kernel::{
-    BuildError, DialError,
+    BoxFuture, BuildError, DialError,
     addr::Target,
     component::{BuildCx, Dial},
     flow::{BoxPacketIo, BoxStream},
@@ -13,7 +13,10 @@ use crosspoint_kernel::{
 use crosspoint_schema::options::{DialOptions, ServerOptions, TlsOutOptions, TransportOptions};
 use crosspoint_tls::{Client, ClientDefaults};
 
-use crate::spec::{self, to_proxy};
+use crate::{
+    spec::{self, to_proxy},
+    transport::{self, Carried, Lower, Side},
+};
 
 /// The options of an outbound that say how to reach its server.
 #[derive(Clone, Copy, Debug)]
@@ -34,16 +37,33 @@ impl UplinkOptions<'_> {
     /// # Errors
     /// The options are wrong, or ask for what this build lacks.
     pub fn check(&self) -> Result<(), BuildError> {
-        if self.transport.is_some() {
-            return Err(BuildError::NotInBuild("option `transport`".to_owned()));
-        }
-        self.tls(None).map(drop)
+        Layers::new(self, None).map(drop)
     }
+}
 
-    fn tls(&self, plane: Option<Arc<Plane>>) -> Result<Option<Client>, BuildError> {
-        let Some(tls) = self.tls.filter(|tls| tls.enabled) else { return Ok(None) };
-        let defaults = ClientDefaults { plane, ..ClientDefaults::default() };
-        Ok(Some(Client::new(tls, &self.server.server, &defaults)?))
+/// What lies between the dialled connection and the protocol.
+struct Layers {
+    tls: Option<Client>,
+    transport: Option<Box<dyn transport::Client>>,
+}
+
+impl Layers {
+    fn new(options: &UplinkOptions<'_>, plane: Option<Arc<Plane>>) -> Result<Self, BuildError> {
+        let tls = options.tls.filter(|tls| tls.enabled);
+        let transport = options
+            .transport
+            .map(|transport| {
+                transport::client(transport, &spec::server(options.server), tls.is_some())
+            })
+            .transpose()?;
+        let alpn = transport.as_ref().map_or(&[][..], |side: &Side<_>| side.alpn);
+        let tls = tls
+            .map(|tls| {
+                let defaults = ClientDefaults { alpn, plane, ..ClientDefaults::default() };
+                Client::new(tls, &options.server.server, &defaults)
+            })
+            .transpose()?;
+        Ok(Self { tls, transport: transport.map(|side| side.of) })
     }
 }
 
@@ -51,7 +71,7 @@ impl UplinkOptions<'_> {
 pub struct Uplink {
     dialer: Dialer,
     server: Target,
-    tls: Option<Client>,
+    layers: Layers,
 }
 
 impl Uplink {
@@ -60,12 +80,12 @@ impl Uplink {
     /// # Errors
     /// As [`UplinkOptions::check`], and those of the dialer.
     pub fn new(options: &UplinkOptions<'_>, cx: &BuildCx) -> Result<Self, BuildError> {
-        options.check()?;
+        let layers = Layers::new(options, Some(cx.plane.clone()))?;
         let setup = Setup { server: Some(&options.server.server), ..Setup::default() };
         Ok(Self {
             dialer: Dialer::with(options.dial, cx, setup)?,
             server: spec::server(options.server),
-            tls: options.tls(Some(cx.plane.clone()))?,
+            layers,
         })
     }
 
@@ -80,11 +100,11 @@ impl Uplink {
     /// # Errors
     /// The dial or a handshake failed; the side is the proxy's, not the target's.
     pub async fn open(&self, dial: Dial<'_>) -> Result<BoxStream, DialError> {
-        let open = || async { self.dialer.connect(dial.to(&self.server)).await.map_err(to_proxy) };
-        let Some(tls) = &self.tls else { return open().await };
-        let stream = tls.dial(open, dial.trail).await;
-        let stream = stream.map_err(|error| error.context(format_args!("server {}", self.server)));
-        Ok(Box::new(stream?))
+        let below = Below { uplink: self, dial };
+        match &self.layers.transport {
+            None => Ok(below.dial().await?.stream),
+            Some(transport) => transport.open(&below).await,
+        }
     }
 
     /// Opens an association with the server alone.
@@ -93,5 +113,31 @@ impl Uplink {
     /// The dial failed.
     pub async fn associate(&self, dial: Dial<'_>) -> Result<BoxPacketIo, DialError> {
         self.dialer.associate_connected(dial.to(&self.server)).await.map_err(to_proxy)
+    }
+}
+
+/// What lies below the transport, on behalf of one dial.
+struct Below<'a> {
+    uplink: &'a Uplink,
+    dial: Dial<'a>,
+}
+
+impl Below<'_> {
+    async fn dial(&self) -> Result<Carried, DialError> {
+        let Uplink { dialer, server, layers } = self.uplink;
+        let open = || async { dialer.connect(self.dial.to(server)).await.map_err(to_proxy) };
+        let Some(tls) = &layers.tls else {
+            return Ok(Carried { stream: open().await?, alpn: None });
+        };
+        let stream = tls.dial(open, self.dial.trail).await;
+        let stream = stream.map_err(|error| error.context(format_args!("server {server}")))?;
+        let alpn = stream.alpn().map(Into::into);
+        Ok(Carried { stream: Box::new(stream), alpn })
+    }
+}
+
+impl Lower for Below<'_> {
+    fn open(&self) -> BoxFuture<'_, Result<Carried, DialError>> {
+        Box::pin(self.dial())
     }
 }

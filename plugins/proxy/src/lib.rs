@@ -13,7 +13,6 @@ mod framed;
 mod input;
 mod lead;
 mod pool;
-mod revoke;
 #[cfg(feature = "shadowsocks")]
 pub mod shadowsocks;
 #[cfg(feature = "trojan")]

@@ -27,7 +27,7 @@ use super::options::ShadowsocksInOptions;
 use super::packets::Answers;
 use super::replay::Salts;
 use super::sessions::Sessions;
-use crate::revoke::cut_strangers;
+use crosspoint_layers::inbound::cut_strangers;
 use crosspoint_layers::spec::{at_start, done};
 
 inventory::submit! {

@@ -1,34 +1,29 @@
 //! Inbound `trojan`.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use crosspoint_kernel::addr::Target;
-use crosspoint_kernel::component::{
-    BuildCx, Change, Claims, Component, Conn, Control, Deps, Inject, Spec,
-};
-use crosspoint_kernel::dispatch::Dispatch;
+use crosspoint_kernel::component::{BuildCx, Change, Claims, Component, Control, Deps, Spec};
 use crosspoint_kernel::flow::{BoxStream, Flow, Prefixed};
-use crosspoint_kernel::net::listen::{self, SessionDefaults};
-use crosspoint_kernel::serve::{self, Accepted, HANDSHAKE_TIMEOUT, handshake};
-use crosspoint_kernel::session::{Network, Session};
+use crosspoint_kernel::net::listen;
+use crosspoint_kernel::session::Network;
 use crosspoint_kernel::{BoxFuture, BuildError, Kind, Plugin};
-use crosspoint_layers::entrance::{Arrived, Entrance, EntranceOptions};
+use crosspoint_layers::entrance::{Arrived, EntranceOptions};
+use crosspoint_layers::inbound::{
+    Greeter, Inbound, InboundOptions, Refused, Wanted, cut_strangers,
+};
+use crosspoint_layers::spec::{at_start, check, done, server};
 use crosspoint_schema::decode::{Map, Options as _};
 use crosspoint_schema::options::ServerOptions;
 use crosspoint_schema::{ConfigError, RawOptions};
-use parking_lot::Mutex;
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::OwnedSemaphorePermit;
-use tracing::{debug, error, info};
+use tracing::info;
 
 use super::options::TrojanInOptions;
 use super::wire::{self, Command, Datagrams, KEY, RequestError};
 use crate::framed::Framed;
-use crate::revoke::cut_strangers;
-use crosspoint_layers::spec::{at_start, check, done, server};
 
 inventory::submit! {
     Plugin { kind: Kind::Inbound, type_name: "trojan", schema: TrojanInOptions::describe, canonical: |raw| raw.canonical::<TrojanInOptions>(), parse }
@@ -62,6 +57,15 @@ struct TrojanIn(TrojanInOptions);
 impl TrojanIn {
     fn entrance(&self) -> EntranceOptions<'_> {
         EntranceOptions { tls: self.0.tls.as_ref(), transport: self.0.transport.as_ref() }
+    }
+
+    fn inbound(&self) -> InboundOptions<'_> {
+        InboundOptions {
+            listen: &self.0.listen,
+            entrance: self.entrance(),
+            multiplex: self.0.multiplex.as_ref(),
+            udp_over_tcp: false,
+        }
     }
 
     fn without_users(&self) -> TrojanInOptions {
@@ -130,41 +134,12 @@ impl Spec for TrojanIn {
 
     fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
         Box::pin(async move {
-            let listen = &self.0.listen;
-            let listener = listen::tcp_listener(listen, &cx)?;
-            let target = |options: &ServerOptions| server(options);
-            let server = Arc::new(Server {
-                dispatch: Dispatch::new(cx.plane.clone()),
-                entrance: Entrance::new(&self.entrance())?,
-                users: ArcSwap::from_pointee(self.users()),
-                fallback: self.0.fallback.as_ref().filter(|to| !to.server.is_empty()).map(target),
-                by_alpn: self
-                    .0
-                    .fallback_for_alpn
-                    .0
-                    .iter()
-                    .map(|(alpn, to)| (alpn.as_bytes().into(), target(to)))
-                    .collect(),
-                defaults: SessionDefaults::new(listen),
-                cx: cx.clone(),
-            });
-            let control = Handle(server.clone());
-            let inject = Injected(server.clone());
-            let run = async move {
-                server.entrance.watch(&cx);
-                // A predecessor may have had users that this instance does not know.
-                let users = server.users.load_full();
-                cut_strangers(&cx, |name| users.has(name));
-                serve::tcp(listener, cx, move |accepted| {
-                    let Accepted { id, stream, peer, permit } = accepted;
-                    server.clone().serve(id, Box::new(stream), peer, permit)
-                })
-                .await
-            };
+            let listener = listen::tcp_listener(&self.0.listen, &cx)?;
+            let inbound = Inbound::new(&self.inbound(), Trojan::new(&self, &cx), &cx)?;
             Ok(Component {
-                inject: Some(Arc::new(inject)),
-                control: Some(Box::new(control)),
-                run: Some(Box::pin(run)),
+                inject: Some(inbound.inject()),
+                control: Some(Box::new(Handle { inbound: inbound.clone(), cx })),
+                run: Some(Box::pin(inbound.run(listener))),
                 ..Component::default()
             })
         })
@@ -172,108 +147,56 @@ impl Spec for TrojanIn {
 }
 
 /// Takes other users.
-struct Handle(Arc<Server>);
+struct Handle {
+    inbound: Arc<Inbound<Trojan>>,
+    cx: BuildCx,
+}
 
 impl Control for Handle {
     fn reconfigure(&mut self, next: Arc<dyn Spec>) {
         let Some(next) = next.downcast_ref::<TrojanIn>() else { return };
         let next = Arc::new(next.users());
-        let old = self.0.users.swap(next.clone());
-        cut_strangers(&self.0.cx, |name| next.same_user(&old, name));
+        let old = self.inbound.greeter().users.swap(next.clone());
+        cut_strangers(&self.cx, |name| next.same_user(&old, name));
     }
 }
 
-/// A running inbound.
-struct Server {
+/// The protocol at the server.
+struct Trojan {
     cx: BuildCx,
-    dispatch: Dispatch,
-    entrance: Entrance,
     users: ArcSwap<Users>,
     fallback: Option<Target>,
     by_alpn: HashMap<Box<[u8]>, Target>,
-    defaults: SessionDefaults,
 }
 
-/// What a stream wants.
-struct Wanted {
-    network: Network,
-    target: Target,
-    user: Option<Arc<str>>,
-    flow: Flow,
+impl Greeter for Trojan {
+    fn greet(
+        &self,
+        id: u64,
+        arrived: Arrived,
+    ) -> impl Future<Output = Result<Wanted, Refused>> + Send {
+        self.read_request(id, arrived)
+    }
+
+    fn knows(&self, user: &str) -> bool {
+        self.users.load().has(user)
+    }
 }
 
-impl Server {
-    async fn serve(
-        self: Arc<Self>,
-        id: u64,
-        stream: BoxStream,
-        peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) {
-        // The permit of the connection is that of its first stream; further ones take their own.
-        let first = Mutex::new(Some((id, permit)));
-        let admitted = Box::pin(self.entrance.admit(stream, |arrived| {
-            let first = first.lock().take();
-            self.clone().arrived(first, arrived, peer)
-        }));
-        if let Err(error) = admitted.await {
-            let me = &self.cx.me;
-            if error.is_quiet() {
-                debug!(conn = id, component = %me, "connection from {peer}: {error}");
-            } else {
-                error!(conn = id, component = %me, "process connection from {peer}: {error}");
-            }
-        }
-    }
-
-    async fn arrived(
-        self: Arc<Self>,
-        first: Option<(u64, OwnedSemaphorePermit)>,
-        arrived: Arrived,
-        peer: SocketAddr,
-    ) {
-        let (id, permit) = match first {
-            Some(first) => first,
-            None => {
-                // The permits are never closed.
-                let Ok(permit) = serve::permits().acquire_owned().await else { return };
-                (self.cx.plane.ledger.next_id(), permit)
-            }
-        };
-        if let Some(conn) = Box::pin(self.clone().begin(id, arrived, peer, permit)).await {
-            self.dispatch.conn(conn).await;
-        }
-    }
-
-    async fn begin(
-        self: Arc<Self>,
-        id: u64,
-        arrived: Arrived,
-        peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) -> Option<Conn> {
-        let me = self.cx.me.clone();
-        match handshake(HANDSHAKE_TIMEOUT, self.read_request(id, arrived)).await {
-            Ok(wanted) => {
-                let Wanted { network, target, user, flow } = wanted;
-                let mut session = Session::new(id, me, network, peer, target);
-                session.user = user;
-                self.defaults.apply(&mut session);
-                Some(Conn { session, flow, permit })
-            }
-            Err(Refused::Io(error)) => {
-                debug!(conn = id, component = %me, "connection from {peer}: {error}");
-                None
-            }
-            Err(error) => {
-                error!(conn = id, component = %me, "process connection from {peer}: {error}");
-                None
-            }
+impl Trojan {
+    fn new(spec: &TrojanIn, cx: &BuildCx) -> Self {
+        let target = |options: &ServerOptions| server(options);
+        let by_alpn = spec.0.fallback_for_alpn.0.iter();
+        Self {
+            cx: cx.clone(),
+            users: ArcSwap::from_pointee(spec.users()),
+            fallback: spec.0.fallback.as_ref().filter(|to| !to.server.is_empty()).map(target),
+            by_alpn: by_alpn.map(|(alpn, to)| (alpn.as_bytes().into(), target(to))).collect(),
         }
     }
 
     async fn read_request(&self, id: u64, arrived: Arrived) -> Result<Wanted, Refused> {
-        let Arrived { mut stream, alpn } = arrived;
+        let Arrived { mut stream, alpn, .. } = arrived;
         let mut held = Vec::with_capacity(256);
         while held.len() < KEY && wire::may_be_key(&held) {
             if stream.read_buf(&mut held).await? == 0 {
@@ -291,21 +214,21 @@ impl Server {
                         return Err(Refused::Io(std::io::ErrorKind::UnexpectedEof.into()));
                     }
                 }
-                Err(error) => return Err(Refused::Request(error)),
+                Err(error) => return Err(Refused::client(error)),
             }
         };
         held.drain(..KEY + len);
         if !held.is_empty() {
             stream = Box::new(Prefixed::new(held.into(), stream));
         }
-        let (network, flow) = match command {
-            Command::Connect => (Network::Tcp, Flow::Stream(stream)),
-            Command::Associate => {
-                (Network::Udp, Flow::Packet(Framed::boxed(stream, Datagrams, &[])))
+        let flow = match command {
+            Command::Connect => Flow::Stream(stream),
+            Command::Associate => Flow::Packet(Framed::boxed(stream, Datagrams, &[])),
+            Command::Mux => {
+                return Err(Refused::client("trojan-go multiplex is not in this build"));
             }
-            Command::Mux => return Err(Refused::Mux),
         };
-        Ok(Wanted { network, target, user: Some(user), flow })
+        Ok(Wanted::Flow { target, user: Some(user), flow })
     }
 
     /// What is not for us goes to the server that is configured for it, with all bytes that were read.
@@ -320,40 +243,12 @@ impl Server {
             Some(alpn) if !self.by_alpn.is_empty() => self.by_alpn.get(alpn),
             _ => self.fallback.as_ref(),
         };
-        let target = target.ok_or(Refused::NoFallback)?.clone();
+        let no_fallback = || Refused::client("bad request: fallback disabled");
+        let target = target.ok_or_else(no_fallback)?.clone();
         info!(conn = id, component = %self.cx.me, "fallback connection to {target}");
         if !held.is_empty() {
             stream = Box::new(Prefixed::new(held.into(), stream));
         }
-        Ok(Wanted { network: Network::Tcp, target, user: None, flow: Flow::Stream(stream) })
-    }
-}
-
-/// Why a stream is not served.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error("{0}")]
-    Request(RequestError),
-    #[error("bad request: fallback disabled")]
-    NoFallback,
-    #[error("trojan-go multiplex is not in this build")]
-    Mux,
-}
-
-/// Takes connections of other inbounds (listen field `detour`).
-struct Injected(Arc<Server>);
-
-impl Inject for Injected {
-    fn inject(&self, conn: Conn) -> Result<(), Conn> {
-        let Conn { session, flow, permit } = conn;
-        match flow {
-            Flow::Stream(stream) => {
-                tokio::spawn(self.0.clone().serve(session.id, stream, session.source, permit));
-                Ok(())
-            }
-            flow => Err(Conn { session, flow, permit }),
-        }
+        Ok(Wanted::Flow { target, user: None, flow: Flow::Stream(stream) })
     }
 }
