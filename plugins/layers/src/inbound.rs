@@ -32,8 +32,8 @@ pub trait Greeter: Send + Sync + 'static {
         arrived: Arrived,
     ) -> impl Future<Output = Result<Wanted, Refused>> + Send;
 
-    /// Whether flows of the user of that name, which an instance before this one let in, may live on.
-    fn knows(&self, user: &str) -> bool;
+    /// Whether flows of that user, which an instance before this one let in, may live on.
+    fn knows(&self, user: Option<&str>) -> bool;
 }
 
 /// What a client wants.
@@ -142,7 +142,7 @@ impl<G: Greeter> Inbound<G> {
     pub async fn run(self: Arc<Self>, listener: Bound<TcpListener>) -> Result<(), Fault> {
         self.entrance.watch(&self.cx);
         // A predecessor may have had users that this instance does not know.
-        cut_strangers(&self.cx, |name| self.greeter.knows(name));
+        cut_strangers(&self.cx, |user| self.greeter.knows(user));
         serve::tcp(listener, self.cx.clone(), move |accepted| {
             let Accepted { id, stream, peer, permit } = accepted;
             self.clone().serve(id, Box::new(stream), peer, permit)
@@ -278,12 +278,11 @@ impl<G: Greeter> Inject for Injected<G> {
     }
 }
 
-/// Ends the flows of an inbound's users whom `stays` does not know. Flows of nobody in particular end as well: they were
-/// let in when nobody had to say who they are.
-pub fn cut_strangers(cx: &BuildCx, stays: impl Fn(&str) -> bool) {
+/// Ends the flows of an inbound's users for whom `stays` does not say that they may live on.
+pub fn cut_strangers(cx: &BuildCx, stays: impl Fn(Option<&str>) -> bool) {
     let me = &cx.me;
     cx.plane.ledger.cut_where(Cut::Revoked, |entry| {
         let mine = entry.inbound.kind == me.kind && entry.inbound.tag == me.tag;
-        mine && !entry.user.as_deref().is_some_and(&stays)
+        mine && !stays(entry.user.as_deref())
     });
 }

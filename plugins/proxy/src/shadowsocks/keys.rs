@@ -68,6 +68,12 @@ impl ServerKeys {
         self.users.is_empty()
     }
 
+    /// Whether a flow of that user may live on.
+    pub(super) fn knows(&self, user: Option<&str>) -> bool {
+        // Without users nobody is told apart.
+        self.is_shared() || user.is_some_and(|name| self.has(name))
+    }
+
     /// Everybody's keys, with the user's name where there is one.
     pub(super) fn candidates(&self) -> impl Iterator<Item = (&MasterKey, Option<&Arc<str>>)> {
         let own = self.is_shared().then_some((&self.own, None));

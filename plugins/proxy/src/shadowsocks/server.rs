@@ -4,21 +4,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use crosspoint_kernel::addr::Target;
 use crosspoint_kernel::component::{
-    BuildCx, Change, Claims, Component, Conn, Control, Deps, Fault, Inject, Spec,
+    BuildCx, Change, Claims, Component, Conn, Control, Deps, Fault, Spec,
 };
-use crosspoint_kernel::dispatch::Dispatch;
-use crosspoint_kernel::flow::{BoxStream, Flow};
-use crosspoint_kernel::net::listen::{self, Bound, SessionDefaults};
+use crosspoint_kernel::flow::Flow;
+use crosspoint_kernel::net::listen::{self, Bound};
 use crosspoint_kernel::net::udp::{Nat, NewSession};
-use crosspoint_kernel::serve::{self, Accepted, HANDSHAKE_TIMEOUT, handshake};
-use crosspoint_kernel::session::{Network, Session};
+use crosspoint_kernel::serve;
+use crosspoint_kernel::session::Network;
 use crosspoint_kernel::{BoxFuture, BuildError, Kind, Plugin};
+use crosspoint_layers::entrance::{Arrived, EntranceOptions};
+use crosspoint_layers::inbound::{
+    Greeter, Inbound, InboundOptions, Refused, Wanted, cut_strangers,
+};
+use crosspoint_layers::spec::{at_start, done};
 use crosspoint_schema::decode::{Map, Options as _};
 use crosspoint_schema::{ConfigError, RawOptions};
 use tokio::net::UdpSocket;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, error, warn};
 
 use super::accept::{AcceptError, accept};
@@ -27,8 +29,6 @@ use super::options::ShadowsocksInOptions;
 use super::packets::Answers;
 use super::replay::Salts;
 use super::sessions::Sessions;
-use crosspoint_layers::inbound::cut_strangers;
-use crosspoint_layers::spec::{at_start, done};
 
 inventory::submit! {
     Plugin { kind: Kind::Inbound, type_name: "shadowsocks", schema: ShadowsocksInOptions::describe, canonical: |raw| raw.canonical::<ShadowsocksInOptions>(), parse }
@@ -70,6 +70,15 @@ impl ShadowsocksIn {
         let network = &self.options.network;
         let all = [(Network::Tcp, network.tcp()), (Network::Udp, network.udp())];
         all.into_iter().filter_map(|(network, has)| has.then_some(network)).collect()
+    }
+
+    fn inbound(&self) -> InboundOptions<'_> {
+        InboundOptions {
+            listen: &self.options.listen,
+            entrance: EntranceOptions::default(),
+            multiplex: self.options.multiplex.as_ref(),
+            udp_over_tcp: true,
+        }
     }
 
     fn without_users(&self) -> ShadowsocksInOptions {
@@ -114,34 +123,24 @@ impl Spec for ShadowsocksIn {
                 .contains(&Network::Udp)
                 .then(|| listen::udp_socket(listen, &cx, true))
                 .transpose()?;
-            let server = Arc::new(Server {
-                dispatch: Dispatch::new(cx.plane.clone()),
+            let greeter = Shadowsocks {
                 keys: ArcSwap::new(Arc::new(InForce::new(self.keys.clone())?)),
                 salts: Salts::default(),
-                defaults: SessionDefaults::new(listen),
-                cx: cx.clone(),
-            });
-            let control = Handle(server.clone());
-            let inject = Injected(server.clone());
+            };
+            let inbound = Inbound::new(&self.inbound(), greeter, &cx)?;
+            let server = Server { cx, inbound };
+            let inject = server.inbound.inject();
+            let control = server.clone();
             let run = async move {
-                // A predecessor may have had users that this instance does not know.
-                server.cut(|keys, name| keys.is_shared() || keys.has(name));
-                let streams = server.clone();
                 let streams = async {
                     match tcp {
-                        Some(tcp) => {
-                            serve::tcp(tcp, cx.clone(), move |accepted| {
-                                let Accepted { id, stream, peer, permit } = accepted;
-                                streams.clone().serve(id, Box::new(stream), peer, permit)
-                            })
-                            .await
-                        }
+                        Some(tcp) => server.inbound.clone().run(tcp).await,
                         None => std::future::pending().await,
                     }
                 };
                 let packets = async {
                     match udp {
-                        Some(udp) => server.clone().packets(udp).await,
+                        Some(udp) => server.packets(udp).await,
                         None => std::future::pending().await,
                     }
                 };
@@ -151,7 +150,7 @@ impl Spec for ShadowsocksIn {
                 }
             };
             Ok(Component {
-                inject: Some(Arc::new(inject)),
+                inject: Some(inject),
                 control: Some(Box::new(control)),
                 run: Some(Box::pin(run)),
                 ..Component::default()
@@ -173,123 +172,85 @@ impl InForce {
     }
 }
 
-/// Takes other users.
-struct Handle(Arc<Server>);
+/// The protocol over streams.
+struct Shadowsocks {
+    keys: ArcSwap<InForce>,
+    salts: Salts,
+}
 
-impl Control for Handle {
-    fn reconfigure(&mut self, next: Arc<dyn Spec>) {
-        let Some(next) = next.downcast_ref::<ShadowsocksIn>() else { return };
-        match InForce::new(next.keys.clone()) {
-            Ok(next) => {
-                let old = self.0.keys.swap(Arc::new(next));
-                self.0.cut(|keys, name| keys.same_user(&old.keys, name));
-            }
-            Err(error) => error!(component = %self.0.cx.me, "take other users: {error}"),
+impl Greeter for Shadowsocks {
+    async fn greet(&self, _: u64, arrived: Arrived) -> Result<Wanted, Refused> {
+        let keys = self.keys.load_full();
+        match accept(arrived.stream, &keys.keys, &self.salts).await {
+            Ok(request) => Ok(Wanted::Flow {
+                target: request.target,
+                user: request.user,
+                flow: Flow::Stream(request.stream),
+            }),
+            Err(AcceptError::Io(error)) => Err(Refused::Io(error)),
+            Err(AcceptError::Wire(error)) => Err(Refused::client(error)),
         }
+    }
+
+    fn knows(&self, user: Option<&str>) -> bool {
+        self.keys.load().keys.knows(user)
     }
 }
 
 /// A running inbound.
+#[derive(Clone)]
 struct Server {
     cx: BuildCx,
-    dispatch: Dispatch,
-    keys: ArcSwap<InForce>,
-    salts: Salts,
-    defaults: SessionDefaults,
+    inbound: Arc<Inbound<Shadowsocks>>,
+}
+
+impl Control for Server {
+    fn reconfigure(&mut self, next: Arc<dyn Spec>) {
+        let Some(next) = next.downcast_ref::<ShadowsocksIn>() else { return };
+        match InForce::new(next.keys.clone()) {
+            Ok(next) => {
+                let next = Arc::new(next);
+                let old = self.inbound.greeter().keys.swap(next.clone());
+                let (old, next) = (&old.keys, &next.keys);
+                // Without users nobody is told apart.
+                cut_strangers(&self.cx, |user| {
+                    next.is_shared() || user.is_some_and(|name| next.same_user(old, name))
+                });
+            }
+            Err(error) => error!(component = %self.cx.me, "take other users: {error}"),
+        }
+    }
 }
 
 impl Server {
-    /// Ends the flows of users who may not use the server any more. Without users nobody is told apart.
-    fn cut(&self, stays: impl Fn(&ServerKeys, &str) -> bool) {
-        let now = self.keys.load();
-        if !now.keys.is_shared() {
-            cut_strangers(&self.cx, |name| stays(&now.keys, name));
-        }
-    }
-
-    fn session(
-        &self,
-        id: u64,
-        network: Network,
-        peer: SocketAddr,
-        target: Target,
-        user: Option<Arc<str>>,
-    ) -> Box<Session> {
-        let mut session = Session::new(id, self.cx.me.clone(), network, peer, target);
-        session.user = user;
-        self.defaults.apply(&mut session);
-        session
-    }
-
-    fn serve(
-        self: Arc<Self>,
-        id: u64,
-        stream: BoxStream,
-        peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) -> impl Future<Output = ()> + Send {
-        let begin = Box::pin(self.clone().begin(id, stream, peer, permit));
-        async move {
-            if let Some(conn) = begin.await {
-                self.dispatch.conn(conn).await;
-            }
-        }
-    }
-
-    async fn begin(
-        self: Arc<Self>,
-        id: u64,
-        stream: BoxStream,
-        peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) -> Option<Conn> {
-        let keys = self.keys.load_full();
-        match handshake(HANDSHAKE_TIMEOUT, accept(stream, &keys.keys, &self.salts)).await {
-            Ok(request) => {
-                let session = self.session(id, Network::Tcp, peer, request.target, request.user);
-                Some(Conn { session, flow: Flow::Stream(request.stream), permit })
-            }
-            Err(AcceptError::Io(error)) => {
-                debug!(conn = id, component = %self.cx.me, "connection from {peer}: {error}");
-                None
-            }
-            Err(AcceptError::Wire(error)) => {
-                error!(conn = id, component = %self.cx.me, "process connection from {peer}: {error}");
-                None
-            }
-        }
-    }
-
-    async fn packets(self: Arc<Self>, socket: Bound<UdpSocket>) -> Result<(), Fault> {
+    async fn packets(&self, socket: Bound<UdpSocket>) -> Result<(), Fault> {
         let fault = |what: &str, error: std::io::Error| Fault(format!("{what}: {error}"));
         socket.tune().map_err(|e| fault("set options of the socket", e))?;
         let nat = Nat::on(&socket).map_err(|e| fault("prepare the socket", e))?;
-        let classify = |source: SocketAddr, packet: &mut [u8]| match self
-            .keys
-            .load()
-            .sessions
-            .open(source, packet)
-        {
-            Ok(opened) => Some(opened),
-            Err(error) => {
-                debug!(component = %self.cx.me, "process packet from {source}: {error}");
-                None
-            }
-        };
+        let keys = &self.inbound.greeter().keys;
+        let classify =
+            |source: SocketAddr, packet: &mut [u8]| match keys.load().sessions.open(source, packet)
+            {
+                Ok(opened) => Some(opened),
+                Err(error) => {
+                    debug!(component = %self.cx.me, "process packet from {source}: {error}");
+                    None
+                }
+            };
         let admit = |new: NewSession| {
             let NewSession { source, target, packets, .. } = new;
             let Some(permit) = serve::permit() else {
                 warn!(component = %self.cx.me, "packet connection from {source} dropped: too many connections");
                 return;
             };
-            let sessions = self.keys.load().sessions.clone();
+            let sessions = keys.load().sessions.clone();
             let user = sessions.client(source).and_then(|client| client.user);
             let id = self.cx.plane.ledger.next_id();
-            let session = self.session(id, Network::Udp, source, target, user);
+            let session = self.inbound.session(id, Network::Udp, source, target, user);
             let packets = Box::new(Answers::new(packets, source, sessions));
             let conn = Conn { session, flow: Flow::Packet(packets), permit };
-            let dispatch = self.dispatch.clone();
-            tokio::spawn(async move { dispatch.conn(conn).await });
+            let unpack = self.inbound.unpack().clone();
+            tokio::spawn(async move { unpack.conn(conn).await });
         };
         let beat = async {
             loop {
@@ -300,22 +261,6 @@ impl Server {
             () = self.cx.cancel.cancelled() => Ok(()),
             error = nat.serve(classify, admit) => Err(fault("receive", error)),
             () = beat => Ok(()),
-        }
-    }
-}
-
-/// Takes connections of other inbounds (listen field `detour`).
-struct Injected(Arc<Server>);
-
-impl Inject for Injected {
-    fn inject(&self, conn: Conn) -> Result<(), Conn> {
-        let Conn { session, flow, permit } = conn;
-        match flow {
-            Flow::Stream(stream) => {
-                tokio::spawn(self.0.clone().serve(session.id, stream, session.source, permit));
-                Ok(())
-            }
-            flow => Err(Conn { session, flow, permit }),
         }
     }
 }

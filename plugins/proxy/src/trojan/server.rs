@@ -157,7 +157,7 @@ impl Control for Handle {
         let Some(next) = next.downcast_ref::<TrojanIn>() else { return };
         let next = Arc::new(next.users());
         let old = self.inbound.greeter().users.swap(next.clone());
-        cut_strangers(&self.cx, |name| next.same_user(&old, name));
+        cut_strangers(&self.cx, |user| user.is_some_and(|name| next.same_user(&old, name)));
     }
 }
 
@@ -178,8 +178,8 @@ impl Greeter for Trojan {
         self.read_request(id, arrived)
     }
 
-    fn knows(&self, user: &str) -> bool {
-        self.users.load().has(user)
+    fn knows(&self, user: Option<&str>) -> bool {
+        user.is_some_and(|name| self.users.load().has(name))
     }
 }
 
