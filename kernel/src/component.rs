@@ -13,7 +13,8 @@ use crate::{
     resolve::{DnsServer, NO_TRAIL, Trail},
     session::Session,
     snapshot::{Namespace, Plane},
-    supervise::Pulse,
+    supervise::{Condition, Pulse},
+    users::User,
 };
 
 /// One life of one component. Connections hold it, so that the kernel knows when the last one of
@@ -45,6 +46,8 @@ pub enum Dep {
     DnsServer(Tag),
     /// An inbound that connections are handed to.
     Inbound(Tag),
+    /// An inbound whose users are managed.
+    Users(Tag),
     /// A service.
     Service(Tag),
 }
@@ -119,6 +122,11 @@ pub trait Spec: Any + fmt::Debug + Send + Sync {
     fn detour(&self) -> Option<&str> {
         None
     }
+    /// Whether it is an inbound that takes users from services; its [`Control`] then has
+    /// [`set_users`](Control::set_users).
+    fn takes_users(&self) -> bool {
+        false
+    }
     /// What it takes to get from `self` to `next` (same kind, tag and type, different options).
     fn change(&self, _next: &dyn Spec) -> Change {
         Change::Replace
@@ -148,6 +156,8 @@ pub struct BuildCx {
     pub names: Arc<Namespace>,
     /// Lets a worker loop prove that it is alive.
     pub pulse: Pulse,
+    /// Lets the instance say that something is missing.
+    pub condition: Condition,
 }
 
 /// Ends a component's work; the supervisor restarts it.
@@ -176,6 +186,20 @@ pub trait Control: Send + 'static {
     /// Applies `next`, for which [`Spec::change`] said [`Change::Reconfigure`]. Must not fail: what
     /// can fail is a [`Change::Replace`].
     fn reconfigure(&mut self, next: Arc<dyn Spec>);
+
+    /// Whether the inbound can have this managed user.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words for an operator.
+    fn check_user(&self, _user: &User) -> Result<(), String> {
+        Err("the inbound takes no users".to_owned())
+    }
+
+    /// Puts managed users in force, in place of those before: the ones of [`Roll::users`](crate::users::Roll::users)
+    /// when it was built. Configured users stay. Ends the flows of those that are gone or have another secret, and
+    /// nobody else's. One that cannot be had (it was checked, but perhaps by an instance with other options) is left
+    /// out with a line in the log.
+    fn set_users(&mut self, _users: &[User]) {}
 }
 
 /// One dial: for which session, to where, and through how many outbounds it has come.

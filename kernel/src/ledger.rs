@@ -16,9 +16,11 @@ use parking_lot::Mutex;
 use slab::Slab;
 
 use crate::{
+    Kind,
     addr::Target,
     component::Incarnation,
     session::{Network, Session},
+    users::{Roll, Rolls, Tally},
 };
 
 /// Connections at once that count as a burst: a few megabytes of memory.
@@ -79,9 +81,15 @@ pub struct Entry {
     pub up: AtomicU64,
     /// Payload bytes to the client.
     pub down: AtomicU64,
+    /// Datagrams from the client.
+    pub up_packets: AtomicU64,
+    /// Datagrams to the client.
+    pub down_packets: AtomicU64,
     hops: Mutex<Vec<Arc<Incarnation>>>,
     cut: AtomicU8,
     waker: AtomicWaker,
+    /// Where it counts for its user, if users of its inbound are managed.
+    tally: Option<Box<Tally>>,
 }
 
 impl Entry {
@@ -127,6 +135,7 @@ pub struct Ledger(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
+    rolls: Rolls,
     ids: AtomicU64,
     live: Mutex<Slab<Arc<Entry>>>,
     /// Most connections at once since memory was last given back.
@@ -158,6 +167,9 @@ impl Drop for Registered {
             live.shrink_to_fit();
         }
         drop(live);
+        if let Some(tally) = &self.entry.tally {
+            tally.settle(&self.entry);
+        }
         self.shared.total_up.fetch_add(self.entry.up.load(Ordering::Relaxed), Ordering::Relaxed);
         self.shared
             .total_down
@@ -166,6 +178,11 @@ impl Drop for Registered {
 }
 
 impl Ledger {
+    /// A ledger that counts for those rolls.
+    pub fn new(rolls: Rolls) -> Self {
+        Self(Arc::new(Shared { rolls, ..Shared::default() }))
+    }
+
     /// A number for a new connection.
     pub fn next_id(&self) -> u64 {
         self.0.ids.fetch_add(1, Ordering::Relaxed) + 1
@@ -173,6 +190,7 @@ impl Ledger {
 
     /// Enters a connection.
     pub fn register(&self, session: &Session) -> Registered {
+        let roll = self.0.rolls.get(&session.inbound.tag);
         let entry = Arc::new(Entry {
             id: session.id,
             network: session.network,
@@ -183,10 +201,16 @@ impl Ledger {
             started: session.started,
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
+            up_packets: AtomicU64::new(0),
+            down_packets: AtomicU64::new(0),
             hops: Mutex::new(Vec::new()),
             cut: AtomicU8::new(0),
             waker: AtomicWaker::new(),
+            tally: roll.filter(|_| session.inbound.kind == Kind::Inbound).map(Tally::new),
         });
+        if let Some(tally) = &entry.tally {
+            tally.begin(&entry);
+        }
         let mut live = self.0.live.lock();
         let key = live.insert(entry.clone());
         if live.len() > self.0.peak.load(Ordering::Relaxed) {
@@ -228,6 +252,16 @@ impl Ledger {
         let hit: Vec<_> = self.list().into_iter().filter(|entry| f(entry)).collect();
         hit.iter().for_each(|entry| entry.cut(why));
         hit.len()
+    }
+
+    /// Tells a roll what the live connections of its inbound have moved so far.
+    pub fn settle(&self, roll: &Arc<Roll>) {
+        let live = self.0.live.lock();
+        for (_, entry) in live.iter() {
+            if let Some(tally) = entry.tally.as_ref().filter(|tally| tally.is_in(roll)) {
+                tally.settle(entry);
+            }
+        }
     }
 
     /// Payload bytes from and to clients since start, ended connections included.

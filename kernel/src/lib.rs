@@ -15,7 +15,7 @@
 //! | [`dispatch`], [`serve`] | accept → route → connect → relay, in one task |
 //! | [`net`] | dialers and listeners with every shared dial and listen field |
 //! | [`relay`] | the per-byte path: splice, copy, UDP pump |
-//! | [`vault`], [`ledger`] | sockets and connections that outlive components |
+//! | [`vault`], [`ledger`], [`users`] | sockets, connections and managed users that outlive components |
 //! | [`supervise`] | actors: root, supervisor, leaves, reload |
 
 pub mod addr;
@@ -35,6 +35,7 @@ pub mod slot;
 pub mod snapshot;
 pub mod state;
 pub mod supervise;
+pub mod users;
 pub mod vault;
 
 pub use component::{BuildCx, Component, Spec};

@@ -1,6 +1,6 @@
 //! What connections read: one immutable picture of the configuration in force.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use crosspoint_schema::decode::Prefix;
@@ -11,10 +11,11 @@ use crate::{
     flow::Flow,
     ledger::Ledger,
     net::monitor::Network,
-    resolve::{DnsServer, Resolve},
+    resolve::{DnsServer, Lookup, Resolve, ResolveError},
     session::Session,
     slot::Slot,
     state::SharedState,
+    users::{ManagedUsers, Rolls},
     vault::Vault,
 };
 
@@ -25,6 +26,8 @@ pub struct Namespace {
     pub outbounds: HashMap<Tag, Arc<Slot<dyn Outbound>>>,
     /// Inbounds that take connections from others.
     pub injects: HashMap<Tag, Arc<Slot<dyn Inject>>>,
+    /// Inbounds that take users from services.
+    pub users: HashMap<Tag, Arc<Slot<dyn ManagedUsers>>>,
     /// DNS servers.
     pub dns: HashMap<Tag, Arc<Slot<dyn DnsServer>>>,
     /// Where connections go that no rule decides, and dials that name no outbound.
@@ -64,6 +67,7 @@ pub struct DomainResolver {
 }
 
 /// One generation of the configuration, as connections see it.
+#[derive(Clone)]
 pub struct Snapshot {
     /// Counts committed configurations, from 1. 0 is the empty snapshot before the first.
     pub generation: u64,
@@ -75,6 +79,50 @@ pub struct Snapshot {
     pub resolver: Arc<dyn Resolve>,
     /// Fallbacks of every dialer.
     pub defaults: RouteDefaults,
+}
+
+impl Snapshot {
+    /// The picture before the first commit: no names, every connection is refused, no name can be looked up. Also
+    /// what tests start from.
+    pub fn empty() -> Self {
+        Self {
+            generation: 0,
+            routes: Arc::new(Nothing),
+            names: Arc::default(),
+            resolver: Arc::new(Nothing),
+            defaults: RouteDefaults::default(),
+        }
+    }
+}
+
+/// Rules and resolver of [`Snapshot::empty`].
+struct Nothing;
+
+impl RouteTable for Nothing {
+    fn route<'a>(
+        &'a self,
+        _: &'a mut Session,
+        _: &'a mut Flow,
+        _: &'a Snapshot,
+    ) -> BoxFuture<'a, Result<Decision, RouteError>> {
+        Box::pin(std::future::ready(Ok(Decision::Reject(Reject::Refuse))))
+    }
+
+    fn pre_match(&self, _: &mut Session, _: &Snapshot) -> PreMatch {
+        PreMatch::Reject(Reject::Refuse)
+    }
+}
+
+impl Resolve for Nothing {
+    fn lookup<'a>(
+        &'a self,
+        lookup: Lookup<'a>,
+    ) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
+        // Nobody knows yet whether there is such a host.
+        let message = "no configuration is in force yet".into();
+        let error = ResolveError::Failed { name: lookup.name.into(), message };
+        Box::pin(std::future::ready(Err(error)))
+    }
 }
 
 /// What a route table decided.
@@ -135,6 +183,8 @@ pub struct Plane {
     pub vault: Vault,
     /// Live connections.
     pub ledger: Ledger,
+    /// Users of inbounds that services manage.
+    pub users: Rolls,
     /// Interfaces and default routes of this machine.
     pub network: Network,
 }
@@ -142,10 +192,12 @@ pub struct Plane {
 impl Plane {
     /// A plane with that picture and nothing else.
     pub fn new(snapshot: Snapshot) -> Self {
+        let users = Rolls::default();
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             vault: Vault::default(),
-            ledger: Ledger::default(),
+            ledger: Ledger::new(users.clone()),
+            users,
             network: Network::default(),
         }
     }

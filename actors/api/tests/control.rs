@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
-    net::IpAddr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock},
@@ -17,10 +16,7 @@ use crosspoint_api::{
 use crosspoint_kernel::{
     BoxFuture, BuildCx, BuildError, Component, DialError, Kind, Spec, Tag,
     component::{Dial, Group, Outbound},
-    flow::{BoxPacketIo, BoxStream, Flow},
-    resolve::{Lookup, Resolve, ResolveError},
-    session::Session,
-    snapshot::{Decision, PreMatch, Reject, RouteDefaults, RouteError, RouteTable, Snapshot},
+    flow::{BoxPacketIo, BoxStream},
     supervise::{self, Assembly, Blueprint, ComponentId, Handle, LoadError, Planned, Settings},
 };
 use serde_json::{Value, json};
@@ -65,31 +61,6 @@ impl Group for ChoiceOutbound {
     fn select(&self, tag: &str) -> bool {
         *self.0.lock().unwrap() = tag.into();
         true
-    }
-}
-
-struct Nothing;
-
-impl RouteTable for Nothing {
-    fn route<'a>(
-        &'a self,
-        _: &'a mut Session,
-        _: &'a mut Flow,
-        _: &'a Snapshot,
-    ) -> BoxFuture<'a, Result<Decision, RouteError>> {
-        Box::pin(async { Ok(Decision::Reject(Reject::Refuse)) })
-    }
-    fn pre_match(&self, _: &mut Session, _: &Snapshot) -> PreMatch {
-        PreMatch::Accept
-    }
-}
-
-impl Resolve for Nothing {
-    fn lookup<'a>(
-        &'a self,
-        lookup: Lookup<'a>,
-    ) -> BoxFuture<'a, Result<Vec<IpAddr>, ResolveError>> {
-        Box::pin(async move { Err(ResolveError::NotFound { name: lookup.name.into() }) })
     }
 }
 
@@ -147,16 +118,11 @@ fn blueprint(components: Vec<Planned>) -> Blueprint {
         references: Vec::new(),
         default_outbound: Some("choice".into()),
         state: None,
-        assemble: Box::new(|_| {
-            Ok(Assembly {
-                routes: Arc::new(Nothing),
-                resolver: Arc::new(Nothing),
-                defaults: RouteDefaults::default(),
-            })
-        }),
+        assemble: Box::new(|_| Ok(Assembly::empty())),
         settings: Settings::default(),
         shared: BTreeMap::new(),
         on_commit: Box::new(|| {}),
+        before_inbounds: None,
     }
 }
 

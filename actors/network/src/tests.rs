@@ -2,42 +2,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crosspoint_kernel::{
     component::Incarnation,
-    flow::Flow,
     net::monitor::Interface,
-    resolve::{DnsServer, ExchangeError, Lookup, Query, Resolve, ResolveError},
-    session::Session,
+    resolve::{DnsServer, ExchangeError, Query},
     slot::Slot,
-    snapshot::{
-        Decision, Namespace, PreMatch, Reject, RouteDefaults, RouteError, RouteTable, Snapshot,
-    },
+    snapshot::{Namespace, Snapshot},
 };
 
 use super::*;
-
-struct Nothing;
-
-impl RouteTable for Nothing {
-    fn route<'a>(
-        &'a self,
-        _: &'a mut Session,
-        _: &'a mut Flow,
-        _: &'a Snapshot,
-    ) -> BoxFuture<'a, Result<Decision, RouteError>> {
-        Box::pin(async { Ok(Decision::Reject(Reject::Refuse)) })
-    }
-    fn pre_match(&self, _: &mut Session, _: &Snapshot) -> PreMatch {
-        PreMatch::Accept
-    }
-}
-
-impl Resolve for Nothing {
-    fn lookup<'a>(
-        &'a self,
-        lookup: Lookup<'a>,
-    ) -> BoxFuture<'a, Result<Vec<std::net::IpAddr>, ResolveError>> {
-        Box::pin(async move { Err(ResolveError::NotFound { name: lookup.name.into() }) })
-    }
-}
 
 /// Counts how often it was told to let go.
 #[derive(Default)]
@@ -71,13 +42,8 @@ async fn dns_servers_let_go_when_the_way_changes() {
     slot.set(Arc::new(life), server.clone());
     let mut names = Namespace::default();
     names.dns.insert("dns".into(), slot);
-    let plane = Plane::new(Snapshot {
-        generation: 1,
-        routes: Arc::new(Nothing),
-        names: Arc::new(names),
-        resolver: Arc::new(Nothing),
-        defaults: RouteDefaults::default(),
-    });
+    let names = Arc::new(names);
+    let plane = Plane::new(Snapshot { generation: 1, names, ..Snapshot::empty() });
     for (state, told) in [
         (state(Some(1), 2), 0), // the first look
         (state(Some(1), 2), 0),

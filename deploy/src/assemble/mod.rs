@@ -14,7 +14,7 @@ mod unsupported;
 use std::{collections::BTreeMap, io, sync::Arc};
 
 use crosspoint_kernel::{
-    BuildError, Kind, Tag,
+    BoxFuture, BuildError, Kind, Tag,
     component::Dep,
     net::dial,
     snapshot::{DomainResolver, RouteDefaults},
@@ -196,6 +196,11 @@ pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failur
         components.iter().any(|c| dialled(c.id.kind) && &*c.id.tag == tag)
     };
     let late = late.or_else(|| draft.missing_detour(outbound));
+    // Strict as the reference: it listens when all rule-sets are there.
+    let before_inbounds = (strict && draft.is_waiting()).then(|| {
+        let library = input.library.clone();
+        Box::pin(async move { library.settled().await }) as BoxFuture<'static, _>
+    });
     let blueprint = Blueprint {
         components,
         references,
@@ -215,6 +220,7 @@ pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failur
             log.apply();
             certificate::install(certificates);
         }),
+        before_inbounds,
     };
     match validate(&blueprint) {
         // The reference finds these last.

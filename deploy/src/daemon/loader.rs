@@ -30,8 +30,6 @@ const DEFAULT_FILE: &str = "config.json";
 pub(super) struct Source {
     input: Input,
     watch: bool,
-    /// Whether the configuration that was read last is strict.
-    strict: Arc<AtomicBool>,
 }
 
 impl Source {
@@ -42,14 +40,7 @@ impl Source {
         input.embedded = options.bare && !named && !Path::new(DEFAULT_FILE).exists();
         input.strict = options.strict;
         input.library = Library::new(Arc::new(|plane| Arc::new(HttpClient::on(plane.clone()))));
-        Ok(Self { input, watch: options.watch, strict: Arc::default() })
-    }
-
-    /// Resolves when all is there that a strict start needs besides components, the first download of rule-sets; at
-    /// once where the start is not strict.
-    pub(super) fn settled(&self) -> impl Future<Output = Result<(), String>> + use<> {
-        let (library, strict) = (self.input.library.clone(), self.strict.clone());
-        async move { if strict.load(Ordering::Relaxed) { library.settled().await } else { Ok(()) } }
+        Ok(Self { input, watch: options.watch })
     }
 
     /// Whether the built-in configuration is used.
@@ -95,7 +86,6 @@ impl Source {
         input.embedded &= !Path::new(DEFAULT_FILE).exists();
         let extra = control.map(|control| control.planned()).into_iter().collect();
         let mut blueprint = assemble::blueprint(&input, extra)?;
-        self.strict.store(blueprint.settings.strict, Ordering::Relaxed);
         let option = |section: &str, key: &str| blueprint.shared.get(section)?.get(key).cloned();
         if let Some(output) = option("log", "output") {
             // Found here, while nothing has changed yet; opened again at commit.

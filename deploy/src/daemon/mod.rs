@@ -130,7 +130,6 @@ async fn serve(options: Options, source: Source) -> Result<ExitCode, Fatal> {
     let control = control_socket(options.control.as_deref())?;
     let cell: Arc<OnceLock<Handle>> = Arc::default();
     let quick = source.is_embedded();
-    let settled = source.settled();
     let loader = source.loader(control.clone(), cell.clone());
     let boot = supervise::boot(loader, observer(notifier.clone()));
     let (handle, report) = tokio::select! {
@@ -143,11 +142,6 @@ async fn serve(options: Options, source: Source) -> Result<ExitCode, Fatal> {
     let _ = cell.set(handle.clone());
     if let Some(control) = &control {
         control.attach(handle.clone());
-    }
-    tokio::select! {
-        biased;
-        settled = settled => settled.map_err(|why| format!("start service: {why}"))?,
-        () = signals.stop() => return Ok(ExitCode::SUCCESS),
     }
     for (id, _, why) in report.components.iter().filter(|(_, _, why)| why.is_some()) {
         warn!("degraded start: {id}: {}", why.as_deref().unwrap_or_default());

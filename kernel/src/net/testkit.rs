@@ -16,13 +16,10 @@ use crate::{
     BoxFuture, BuildCx, Kind,
     component::{Dial, Incarnation, Outbound},
     error::DialError,
-    flow::{BoxPacketIo, BoxStream, Flow},
+    flow::{BoxPacketIo, BoxStream},
     resolve::{DnsServer, ExchangeError, Lookup, Query, Resolve, ResolveError},
-    session::Session,
     slot::Slot,
-    snapshot::{
-        Decision, Namespace, Plane, PreMatch, RouteDefaults, RouteError, RouteTable, Snapshot,
-    },
+    snapshot::{Namespace, Plane, RouteDefaults, Snapshot},
     supervise::Pulse,
 };
 
@@ -92,23 +89,6 @@ impl Resolve for Table {
     }
 }
 
-struct NoRoutes;
-
-impl RouteTable for NoRoutes {
-    fn route<'a>(
-        &'a self,
-        _: &'a mut Session,
-        _: &'a mut Flow,
-        _: &'a Snapshot,
-    ) -> BoxFuture<'a, Result<Decision, RouteError>> {
-        Box::pin(async { Err(RouteError("no routes".into())) })
-    }
-
-    fn pre_match(&self, _: &mut Session, _: &Snapshot) -> PreMatch {
-        PreMatch::Accept
-    }
-}
-
 struct NoServer;
 
 impl DnsServer for NoServer {
@@ -152,10 +132,10 @@ impl Kit {
             .collect();
         let snapshot = Snapshot {
             generation: 1,
-            routes: Arc::new(NoRoutes),
             names: names.clone(),
             resolver: Arc::new(Table { names: table, asked: self.asked.clone() }),
             defaults: self.defaults.clone(),
+            ..Snapshot::empty()
         };
         let plane = Plane::new(snapshot);
         BuildCx {
@@ -164,6 +144,7 @@ impl Kit {
             plane: Arc::new(plane),
             names,
             pulse: Pulse::default(),
+            condition: Default::default(),
         }
     }
 }

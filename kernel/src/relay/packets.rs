@@ -29,7 +29,7 @@ fn poll_way(
     held: &mut Option<Batch>,
     source: &mut BoxPacketIo,
     sink: &mut BoxPacketIo,
-    counter: &AtomicU64,
+    (bytes, packets): (&AtomicU64, &AtomicU64),
     active: &mut bool,
 ) -> Poll<Result<(), (bool, io::Error)>> {
     if let Some(batch) = held {
@@ -51,8 +51,9 @@ fn poll_way(
         }
         *active = true;
         // Before the sink may change it.
-        let bytes: usize = (0..batch.len().min(BATCH)).map(|i| batch.payload(i).len()).sum();
-        counter.fetch_add(bytes as u64, Ordering::Relaxed);
+        let moved: usize = (0..batch.len().min(BATCH)).map(|i| batch.payload(i).len()).sum();
+        bytes.fetch_add(moved as u64, Ordering::Relaxed);
+        packets.fetch_add(batch.len().min(BATCH) as u64, Ordering::Relaxed);
         match sink.poll_send(cx, &mut batch) {
             Poll::Pending => {
                 *held = Some(batch);
@@ -79,6 +80,7 @@ pub async fn packets(
     timeout: Duration,
 ) -> End {
     let (mut up, mut down) = (None, None);
+    let counters = ((&entry.up, &entry.up_packets), (&entry.down, &entry.down_packets));
     let mut last = Instant::now();
     let mut timer = pin!(tokio::time::sleep_until(last + timeout));
     poll_fn(|cx| {
@@ -88,8 +90,8 @@ pub async fn packets(
         let mut active = false;
         let (c, s) = (&mut client, &mut server);
         for (way, near, far) in [
-            (poll_way(cx, &mut up, c, s, &entry.up, &mut active), Peer::Client, Peer::Server),
-            (poll_way(cx, &mut down, s, c, &entry.down, &mut active), Peer::Server, Peer::Client),
+            (poll_way(cx, &mut up, c, s, counters.0, &mut active), Peer::Client, Peer::Server),
+            (poll_way(cx, &mut down, s, c, counters.1, &mut active), Peer::Server, Peer::Client),
         ] {
             if let Poll::Ready(Err((source, error))) = way {
                 return Poll::Ready(match error.kind() {

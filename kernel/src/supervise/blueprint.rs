@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use crate::{
-    BuildError, Kind, Tag,
+    BoxFuture, BuildError, Kind, Tag,
     component::Spec,
     plugin::start_rank,
     resolve::Resolve,
-    snapshot::{Namespace, RouteDefaults, RouteTable},
+    snapshot::{Namespace, RouteDefaults, RouteTable, Snapshot},
     state::OpenState,
 };
 
@@ -127,6 +127,14 @@ pub struct Assembly {
     pub defaults: RouteDefaults,
 }
 
+impl Assembly {
+    /// The parts of [`Snapshot::empty`].
+    pub fn empty() -> Self {
+        let Snapshot { routes, resolver, defaults, .. } = Snapshot::empty();
+        Self { routes, resolver, defaults }
+    }
+}
+
 /// Builds the shared parts.
 pub type Assemble = Box<dyn FnOnce(&Arc<Namespace>) -> Result<Assembly, BuildError> + Send>;
 
@@ -149,6 +157,9 @@ pub struct Blueprint {
     pub shared: BTreeMap<&'static str, serde_json::Value>,
     /// Runs once when the blueprint is committed (log level and the like). Must not block.
     pub on_commit: Box<dyn FnOnce() + Send>,
+    /// At boot, inbounds are built when everything else is in force and this has come; an error ends the start in its
+    /// words. No reload waits for it.
+    pub before_inbounds: Option<BoxFuture<'static, Result<(), String>>>,
 }
 
 /// Why a configuration could not be loaded, in the words of the loader.

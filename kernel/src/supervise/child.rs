@@ -9,7 +9,7 @@ use ractor::{ActorRef, ActorStatus};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Pulse,
+    Condition, Pulse,
     backoff::{Backoff, Verdict},
     blueprint::{Planned, Supervision},
     leaf::{LeafMsg, Warm},
@@ -41,6 +41,7 @@ pub(super) struct Live {
     pub(super) life: Arc<Incarnation>,
     pub(super) cancel: CancellationToken,
     pulse: Pulse,
+    condition: Condition,
 }
 
 impl Child {
@@ -62,12 +63,15 @@ impl Child {
     /// Puts a warm instance into its slots; its work begins with [`Child::activate`]. Returns the instance it takes
     /// over from. An actor that has died since it was warmed will be reported by its supervision event.
     pub(super) fn adopt(&mut self, warm: Warm, names: &Namespace) -> Option<Live> {
-        let Warm { planned, life, cancel, pulse, actor, faces } = warm;
+        let Warm { planned, life, cancel, pulse, condition, actor, faces } = warm;
         let tag = &planned.id.tag;
         if let (Some(slot), Some(face)) = (names.outbounds.get(tag), faces.outbound) {
             slot.set(life.clone(), face);
         }
         if let (Some(slot), Some(face)) = (names.injects.get(tag), faces.inject) {
+            slot.set(life.clone(), face);
+        }
+        if let (Some(slot), Some(face)) = (names.users.get(tag), faces.users) {
             slot.set(life.clone(), face);
         }
         if let (Some(slot), Some(face)) = (names.dns.get(tag), faces.dns) {
@@ -79,7 +83,7 @@ impl Child {
         self.state = State::Up;
         self.silent = 0;
         self.backoff.up(Instant::now());
-        self.live.replace(Live { actor, life, cancel, pulse })
+        self.live.replace(Live { actor, life, cancel, pulse, condition })
     }
 
     /// Lets the instance in force begin its work.
@@ -136,13 +140,18 @@ impl Child {
     }
 
     pub(super) fn status(&self) -> ComponentStatus {
+        let missing = self.live.as_ref().and_then(|live| live.condition.missing());
+        let (state, last_error) = match (self.state, missing) {
+            (State::Up, Some(why)) => (State::Degraded, Some(why.as_ref().to_owned())),
+            (state, _) => (state, self.last_error.clone()),
+        };
         ComponentStatus {
             id: self.planned.id.clone(),
             type_name: self.planned.type_name,
-            state: self.state,
+            state,
             epoch: self.epoch,
             restarts: self.restarts,
-            last_error: self.last_error.clone(),
+            last_error,
         }
     }
 }
@@ -158,7 +167,10 @@ pub(super) fn clear(planned: &Planned, names: &Namespace, health: Health) {
     match planned.id.kind {
         crate::Kind::DnsServer => clear(names.dns.get(tag), &health),
         crate::Kind::Outbound => clear(names.outbounds.get(tag), &health),
-        crate::Kind::Inbound => clear(names.injects.get(tag), &health),
+        crate::Kind::Inbound => {
+            clear(names.injects.get(tag), &health);
+            clear(names.users.get(tag), &health);
+        }
         crate::Kind::Endpoint => {
             clear(names.outbounds.get(tag), &health);
             clear(names.injects.get(tag), &health);

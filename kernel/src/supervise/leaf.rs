@@ -1,20 +1,21 @@
 //! A leaf: the actor of one instance of one component.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, rpc::CallResult};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Pulse, blueprint::Planned};
+use super::{Condition, Pulse, blueprint::Planned};
 use crate::{
     BoxFuture, BuildCx, BuildError,
     component::{Control, Fault, Incarnation, Inject, Outbound, Spec},
     error::panic_text,
     resolve::DnsServer,
     snapshot::{Namespace, Plane},
+    users::{ManagedUsers, User, UsersError},
 };
 
 /// The faces of an instance, which slots hold.
@@ -23,6 +24,7 @@ pub(super) struct Faces {
     pub(super) outbound: Option<Arc<dyn Outbound>>,
     pub(super) inject: Option<Arc<dyn Inject>>,
     pub(super) dns: Option<Arc<dyn DnsServer>>,
+    pub(super) users: Option<Arc<dyn ManagedUsers>>,
 }
 
 pub(super) enum LeafMsg {
@@ -30,6 +32,10 @@ pub(super) enum LeafMsg {
     Activate,
     /// Take new options.
     Reconfigure(Arc<dyn Spec>, RpcReplyPort<()>),
+    /// Take managed users; the first of the two is new.
+    Users(Option<User>, Arc<[User]>, RpcReplyPort<Result<(), UsersError>>),
+    /// Nobody manages the users any more.
+    NoUsers,
     /// The work ended.
     RunEnded(Result<(), String>),
 }
@@ -44,6 +50,9 @@ pub(super) struct LeafArgs {
 }
 
 pub(super) struct LeafState {
+    plane: Arc<Plane>,
+    me: Arc<Incarnation>,
+    takes_users: bool,
     cancel: CancellationToken,
     control: Option<Box<dyn Control>>,
     run: Option<BoxFuture<'static, Result<(), Fault>>>,
@@ -70,6 +79,8 @@ impl Actor for Leaf {
         args: LeafArgs,
     ) -> Result<LeafState, ActorProcessingErr> {
         let cancel = args.cx.cancel.clone();
+        let (plane, me, takes_users) =
+            (args.cx.plane.clone(), args.cx.me.clone(), args.spec.takes_users());
         let build = AssertUnwindSafe(args.spec.build(args.cx)).catch_unwind();
         let component = match tokio::time::timeout(args.deadline, build).await {
             Ok(Ok(built)) => built?,
@@ -80,8 +91,10 @@ impl Actor for Leaf {
             outbound: component.outbound,
             inject: component.inject,
             dns: component.dns,
+            users: None,
         });
-        Ok(LeafState { cancel, control: component.control, run: component.run, running: None })
+        let (control, run) = (component.control, component.run);
+        Ok(LeafState { plane, me, takes_users, cancel, control, run, running: None })
     }
 
     async fn handle(
@@ -92,6 +105,7 @@ impl Actor for Leaf {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             LeafMsg::Activate => {
+                state.recall_users();
                 if let Some(run) = state.run.take() {
                     let task = tokio::spawn(async move {
                         let end = match AssertUnwindSafe(run).catch_unwind().await {
@@ -110,12 +124,66 @@ impl Actor for Leaf {
                 }
                 let _ = done.send(());
             }
+            LeafMsg::Users(fresh, users, done) => {
+                let _ = done.send(state.set_users(fresh, &users));
+            }
+            LeafMsg::NoUsers => {
+                if let Some(control) = &mut state.control {
+                    control.set_users(&[]);
+                }
+            }
             // Ended because it was told to stop accepting: the instance drains.
             LeafMsg::RunEnded(Ok(())) if state.cancel.is_cancelled() => {}
             LeafMsg::RunEnded(Ok(())) => return Err("its work ended unexpectedly".into()),
             LeafMsg::RunEnded(Err(why)) => return Err(why.into()),
         }
         Ok(())
+    }
+}
+
+impl LeafState {
+    /// Users may have changed after the instance was built and before it could be told.
+    fn recall_users(&mut self) {
+        if self.takes_users
+            && let Some(control) = &mut self.control
+            && let Some(roll) = self.plane.users.get(&self.me.tag)
+        {
+            control.set_users(&roll.users());
+        }
+    }
+
+    fn set_users(&mut self, fresh: Option<User>, users: &[User]) -> Result<(), UsersError> {
+        let none = || UsersError::Invalid("the inbound takes no users".to_owned());
+        let control = self.control.as_mut().filter(|_| self.takes_users).ok_or_else(none)?;
+        if let Some(user) = fresh {
+            control.check_user(&user).map_err(UsersError::Invalid)?;
+        }
+        // First the roll: a successor that is being built meanwhile must find them there.
+        self.plane.users.open(&self.me.tag).put(users);
+        control.set_users(users);
+        Ok(())
+    }
+}
+
+/// How long an inbound may take to put users in force.
+const USERS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Users of an inbound go to its actor.
+struct ByMessage(ActorRef<LeafMsg>);
+
+impl ManagedUsers for ByMessage {
+    fn set(
+        &self,
+        users: Arc<[User]>,
+        fresh: Option<User>,
+    ) -> BoxFuture<'_, Result<(), UsersError>> {
+        Box::pin(async move {
+            let message = |done| LeafMsg::Users(fresh, users, done);
+            match self.0.call(message, Some(USERS_DEADLINE)).await {
+                Ok(CallResult::Success(result)) => result,
+                _ => Err(UsersError::Down("the inbound does not answer".to_owned())),
+            }
+        })
     }
 }
 
@@ -129,6 +197,7 @@ pub(super) struct Warm {
     pub(super) life: Arc<Incarnation>,
     pub(super) cancel: CancellationToken,
     pub(super) pulse: Pulse,
+    pub(super) condition: Condition,
     pub(super) actor: ActorRef<LeafMsg>,
     pub(super) faces: Faces,
 }
@@ -160,6 +229,7 @@ pub(super) async fn warm(
         epoch,
     });
     let (cancel, pulse) = (CancellationToken::new(), Pulse::default());
+    let condition = Condition::default();
     let faces = Arc::new(Mutex::new(None));
     let args = LeafArgs {
         spec: planned.spec.clone(),
@@ -169,14 +239,18 @@ pub(super) async fn warm(
             plane,
             names,
             pulse: pulse.clone(),
+            condition: condition.clone(),
         },
         deadline,
         faces: faces.clone(),
     };
     match Leaf::spawn_linked(None, Leaf, args, supervisor).await {
         Ok((actor, _)) => {
-            let faces = faces.lock().take().unwrap_or_default();
-            Ok(Warm { planned, life, cancel, pulse, actor, faces })
+            let mut faces = faces.lock().take().unwrap_or_default();
+            if planned.spec.takes_users() {
+                faces.users = Some(Arc::new(ByMessage(actor.clone())));
+            }
+            Ok(Warm { planned, life, cancel, pulse, condition, actor, faces })
         }
         Err(ractor::SpawnErr::StartupFailed(error)) => Err(error.to_string()),
         Err(error) => Err(error.to_string()),

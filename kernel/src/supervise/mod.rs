@@ -13,6 +13,7 @@
 mod backoff;
 mod blueprint;
 mod child;
+mod condition;
 mod leaf;
 mod plan;
 mod pulse;
@@ -26,6 +27,7 @@ mod tests;
 pub use blueprint::{
     Assemble, Assembly, Blueprint, ComponentId, LoadError, Loader, Planned, Settings, Supervision,
 };
+pub use condition::Condition;
 pub use plan::{Action, Plan, Problem, Running, plan, validate};
 pub use pulse::{DEFAULT_PULSE, Pulse};
 pub use reload::{Event, Observer};

@@ -136,6 +136,7 @@ pub fn validate(blueprint: &Blueprint) -> Result<(), Problem> {
             return Err(unknown(dep, place));
         }
     }
+    managed(&blueprint.components)?;
     detours(&blueprint.components)?;
     circles(&blueprint.components)?;
     claims(&blueprint.components)
@@ -152,7 +153,9 @@ fn unknown(dep: &Dep, place: &str) -> Problem {
         }
         Dep::DnsServer(tag) => Problem::at(place, format!("DNS server not found: {tag}")),
         Dep::Outbound(tag) => Problem::at(place, format!("outbound not found: {tag}")),
-        Dep::Inbound(tag) => Problem::at(place, format!("inbound not found: {tag}")),
+        Dep::Inbound(tag) | Dep::Users(tag) => {
+            Problem::at(place, format!("inbound not found: {tag}"))
+        }
         Dep::Service(tag) => Problem::at(place, format!("service not found: {tag}")),
     }
 }
@@ -172,6 +175,12 @@ fn missing(planned: &Planned, dep: &Dep) -> Problem {
             late(format!("dependency[{dep}] not found for outbound[{tag}]"))
         }
         (_, Dep::Outbound(dep)) => late(format!("outbound detour not found: {dep}")),
+        (_, Dep::Users(dep)) => {
+            let index = deps(planned).iter().position(|other| *other == Dep::Users(dep.clone()));
+            let index = index.unwrap_or_default();
+            let message = format!("parse SSM server[{index}]: inbound {dep} not found");
+            Problem::early(&planned.path, message)
+        }
         (_, Dep::Inbound(dep)) => late(format!("inbound detour not found: {dep}")),
         (_, Dep::Service(dep)) => late(format!("service not found: {dep}")),
     }
@@ -197,12 +206,36 @@ impl<'a> Names<'a> {
             }
             Dep::DnsServer(tag) => self.0.contains(&(Kind::DnsServer, tag)),
             // An endpoint is an inbound as well.
+            Dep::Users(tag) => self.0.contains(&(Kind::Inbound, tag)),
             Dep::Inbound(tag) => {
                 self.0.contains(&(Kind::Inbound, tag)) || self.0.contains(&(Kind::Endpoint, tag))
             }
             Dep::Service(tag) => self.0.contains(&(Kind::Service, tag)),
         }
     }
+}
+
+/// Services that manage users of an inbound that takes none.
+fn managed(components: &[Planned]) -> Result<(), Problem> {
+    for service in components.iter().filter(|c| c.id.kind == Kind::Service) {
+        let deps = deps(service);
+        let tags = deps.iter().filter_map(|dep| match dep {
+            Dep::Users(tag) => Some(tag),
+            _ => None,
+        });
+        for (index, tag) in tags.enumerate() {
+            let id = ComponentId::new(Kind::Inbound, tag.clone());
+            let refuses = |c: &&Planned| c.id == id && !c.spec.takes_users();
+            if let Some(inbound) = components.iter().find(refuses) {
+                let message = format!(
+                    "parse SSM server[{index}]: inbound/{}[{tag}] is not a SSM server",
+                    inbound.type_name
+                );
+                return Err(Problem::early(&service.path, message));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// DNS servers whose detour is no way of its own. (Outbounds with such a detour fail at a dial.)

@@ -183,23 +183,19 @@ pub(super) async fn apply(
         Ok(assembly) => assembly,
         Err(error) => return (failed(generation, error.to_string()), None),
     };
-    let wanted: Vec<_> = plan
+    let gate = blueprint.before_inbounds.take().filter(|_| boot);
+    let (late, wanted): (Vec<_>, Vec<_>) = plan
         .steps
         .iter()
         .filter(|(_, action)| matches!(action, Action::Add | Action::Replace))
         .map(|(planned, _)| planned.clone())
-        .collect();
+        .partition(|planned| gate.is_some() && planned.id.kind == Kind::Inbound);
     let deadline = blueprint.settings.supervision.start_deadline;
-    let (warmed, mut unbuilt) =
-        warm_all(plane, supervisor, &names, wanted, &epochs, deadline, strict).await;
-    if strict && let Some((planned, why)) = unbuilt.pop() {
-        warmed.into_iter().for_each(Warm::discard);
-        // When the discarded instances have let go of their sockets.
-        supervisor.send_after(Duration::from_millis(10), || Message::Sweep);
-        let mut report = failed(generation, describe(&planned, &why));
-        report.components.push((planned.id, Outcome::Failed, Some(why)));
-        return (report, None);
-    }
+    let builder = Builder { plane, supervisor, names: &names, epochs: &epochs, deadline, strict };
+    let (warmed, unbuilt) = match builder.warm_all(wanted).await {
+        Ok(built) => built,
+        Err(report) => return (report, None),
+    };
 
     let mut report = ReloadReport { committed: true, ..ReloadReport::default() };
     let (mut keep, mut reconfigure, mut exchange) = (Vec::new(), Vec::new(), Vec::new());
@@ -223,29 +219,43 @@ pub(super) async fn apply(
     report.components.extend(plan.removed.iter().map(|id| (id.clone(), Outcome::Removed, None)));
     report.changed = changed(before, &blueprint.shared);
     report.generation = generation + 1;
-    let commit = Commit {
+    let snapshot = Snapshot {
+        generation: generation + 1,
+        routes: assembly.routes,
+        names: names.clone(),
+        resolver: assembly.resolver,
+        defaults: assembly.defaults,
+    };
+    let mut commit = Commit {
         warm: warmed,
         failed: unbuilt,
         reconfigure,
         keep,
         removed: plan.removed,
-        snapshot: Snapshot {
-            generation: generation + 1,
-            routes: assembly.routes,
-            names,
-            resolver: assembly.resolver,
-            defaults: assembly.defaults,
-        },
-        settings: blueprint.settings,
+        snapshot: snapshot.clone(),
+        settings: blueprint.settings.clone(),
         on_commit: blueprint.on_commit,
     };
-    let committed = supervisor.call(|reply| Message::Commit(Box::new(commit), reply), None).await;
-    let Ok(CallResult::Success(told)) = committed else {
-        return (failed(generation, "the supervisor does not answer".to_owned()), None);
-    };
-    for done in told {
-        // The answer is given when the new options are really in force.
-        let _ = done.await;
+    if let Some(gate) = gate {
+        if let Err(error) = put_in_force(supervisor, commit).await {
+            return (failed(generation, error), None);
+        }
+        if let Err(why) = gate.await {
+            return (failed(generation, why), None);
+        }
+        let (warm, failed) = match builder.warm_all(late).await {
+            Ok(built) => built,
+            Err(report) => return (report, None),
+        };
+        for (planned, why) in &failed {
+            if let Some(row) = report.components.iter_mut().find(|(id, ..)| *id == planned.id) {
+                (row.1, row.2) = (Outcome::Failed, Some(why.clone()));
+            }
+        }
+        commit = Commit::joining(warm, failed, snapshot, blueprint.settings);
+    }
+    if let Err(error) = put_in_force(supervisor, commit).await {
+        return (failed(generation, error), None);
     }
     for planned in exchange {
         let id = planned.id.clone();
@@ -259,6 +269,18 @@ pub(super) async fn apply(
     (report, Some(blueprint.shared))
 }
 
+/// Returns when all of it is really in force, new options of running instances, too.
+async fn put_in_force(supervisor: &ActorRef<Message>, commit: Commit) -> Result<(), String> {
+    let committed = supervisor.call(|reply| Message::Commit(Box::new(commit), reply), None).await;
+    let Ok(CallResult::Success(told)) = committed else {
+        return Err("the supervisor does not answer".to_owned());
+    };
+    for done in told {
+        let _ = done.await;
+    }
+    Ok(())
+}
+
 /// Opens the state that a configuration asks for, on a thread that may block.
 async fn open(state: Option<OpenState>) -> Result<Option<Arc<dyn State>>, String> {
     let Some(open) = state else { return Ok(None) };
@@ -269,46 +291,61 @@ async fn open(state: Option<OpenState>) -> Result<Option<Arc<dyn State>>, String
     }
 }
 
-/// Builds instances side by side. With `strict` the first failure ends it.
-async fn warm_all(
-    plane: &Arc<Plane>,
-    supervisor: &ActorRef<Message>,
-    names: &Arc<Namespace>,
-    wanted: Vec<Planned>,
-    epochs: &HashMap<ComponentId, u64>,
+/// Builds the instances of a generation.
+struct Builder<'a> {
+    plane: &'a Arc<Plane>,
+    supervisor: &'a ActorRef<Message>,
+    names: &'a Arc<Namespace>,
+    epochs: &'a HashMap<ComponentId, u64>,
     deadline: Duration,
+    /// The first failure ends it.
     strict: bool,
-) -> (Vec<Warm>, Vec<(Planned, String)>) {
-    let mut tasks = tokio::task::JoinSet::new();
-    for planned in wanted {
-        let epoch = epochs.get(&planned.id).copied().unwrap_or(0) + 1;
-        let start = warm(
-            supervisor.get_cell(),
-            plane.clone(),
-            names.clone(),
-            planned.clone(),
-            epoch,
-            deadline,
-        );
-        tasks.spawn(async move { (planned, start.await) });
-    }
-    let (mut warmed, mut failed) = (Vec::new(), Vec::new());
-    while let Some(done) = tasks.join_next().await {
-        match done {
-            Ok((_, Ok(warm))) => warmed.push(warm),
-            Ok((planned, Err(why))) => {
-                failed.push((planned, why));
-                if strict {
-                    // Those that are still being built are awaited, not aborted: an abort in the
-                    // middle of a spawn would leave an actor that nobody knows.
-                    continue;
-                }
-            }
-            Err(end) => error!("building a component: {end}"),
+}
+
+impl Builder<'_> {
+    /// Builds instances side by side: those that work, and those that do not, with the reason. With `strict`, the
+    /// report of a failure instead.
+    async fn warm_all(
+        &self,
+        wanted: Vec<Planned>,
+    ) -> Result<(Vec<Warm>, Vec<(Planned, String)>), ReloadReport> {
+        let mut tasks = tokio::task::JoinSet::new();
+        for planned in wanted {
+            let epoch = self.epochs.get(&planned.id).copied().unwrap_or(0) + 1;
+            let start = warm(
+                self.supervisor.get_cell(),
+                self.plane.clone(),
+                self.names.clone(),
+                planned.clone(),
+                epoch,
+                self.deadline,
+            );
+            tasks.spawn(async move { (planned, start.await) });
         }
+        let (mut warmed, mut unbuilt) = (Vec::new(), Vec::new());
+        // All are awaited whatever comes of the first ones, not aborted: an abort in the middle of a spawn would leave
+        // an actor that nobody knows.
+        while let Some(done) = tasks.join_next().await {
+            match done {
+                Ok((_, Ok(warm))) => warmed.push(warm),
+                Ok((planned, Err(why))) => unbuilt.push((planned, why)),
+                Err(end) => error!("building a component: {end}"),
+            }
+        }
+        if self.strict
+            && let Some((planned, why)) = unbuilt.pop()
+        {
+            warmed.into_iter().for_each(Warm::discard);
+            // When the discarded instances have let go of their sockets.
+            self.supervisor.send_after(Duration::from_millis(10), || Message::Sweep);
+            let generation = self.plane.snapshot.load().generation;
+            let mut report = failed(generation, describe(&planned, &why));
+            report.components.push((planned.id, Outcome::Failed, Some(why)));
+            return Err(report);
+        }
+        warmed.sort_by_key(|warm| start_rank(warm.planned.id.kind));
+        Ok((warmed, unbuilt))
     }
-    warmed.sort_by_key(|warm| start_rank(warm.planned.id.kind));
-    (warmed, failed)
 }
 
 /// `inbounds[0]: start inbound/mixed[in]: listen …`: where, what, why.
@@ -348,6 +385,9 @@ fn namespace(
         }
         if matches!(planned.id.kind, Kind::Inbound | Kind::Endpoint) {
             names.injects.extend([slot(&before.injects, tag)]);
+        }
+        if planned.spec.takes_users() {
+            names.users.extend([slot(&before.users, tag)]);
         }
         if planned.id.kind == Kind::DnsServer {
             names.dns.extend([slot(&before.dns, tag)]);

@@ -14,15 +14,8 @@ use super::{
     supervisor::{Message, Supervisor},
 };
 use crate::{
-    BoxFuture,
-    flow::Flow,
     ledger::Cut,
-    resolve::{Lookup, Resolve, ResolveError},
-    session::Session,
-    snapshot::{
-        Decision, Namespace, Plane, PreMatch, Reject, RouteDefaults, RouteError, RouteTable,
-        Snapshot,
-    },
+    snapshot::{Plane, Snapshot},
 };
 
 /// Exit code of a process whose kernel failed (EX_SOFTWARE of sysexits.h).
@@ -87,7 +80,7 @@ impl Actor for Root {
 /// # Errors
 /// See [`BootError`]. Components that cannot start are no error unless the settings are strict.
 pub async fn boot(loader: Loader, observer: Observer) -> Result<(Handle, ReloadReport), BootError> {
-    let plane = Arc::new(Plane::new(empty()));
+    let plane = Arc::new(Plane::new(Snapshot::empty()));
     let (sender, fault) = watch::channel(None);
     let kernel = |error: ractor::SpawnErr| BootError::Kernel(error.to_string());
     let (root, _) = Root::spawn(None, Root(sender), ()).await.map_err(kernel)?;
@@ -191,38 +184,5 @@ impl Handle {
             Ok(why) => why.clone().unwrap_or_default(),
             Err(_) => "the root actor is gone".to_owned(),
         }
-    }
-}
-
-/// What is in force before the first commit: nothing can be reached.
-fn empty() -> Snapshot {
-    struct Nothing;
-    impl RouteTable for Nothing {
-        fn route<'a>(
-            &'a self,
-            _: &'a mut Session,
-            _: &'a mut Flow,
-            _: &'a Snapshot,
-        ) -> BoxFuture<'a, Result<Decision, RouteError>> {
-            Box::pin(async { Ok(Decision::Reject(Reject::Refuse)) })
-        }
-        fn pre_match(&self, _: &mut Session, _: &Snapshot) -> PreMatch {
-            PreMatch::Reject(Reject::Refuse)
-        }
-    }
-    impl Resolve for Nothing {
-        fn lookup<'a>(
-            &'a self,
-            lookup: Lookup<'a>,
-        ) -> BoxFuture<'a, Result<Vec<std::net::IpAddr>, ResolveError>> {
-            Box::pin(async move { Err(ResolveError::NotFound { name: lookup.name.into() }) })
-        }
-    }
-    Snapshot {
-        generation: 0,
-        routes: Arc::new(Nothing),
-        names: Arc::new(Namespace::default()),
-        resolver: Arc::new(Nothing),
-        defaults: RouteDefaults::default(),
     }
 }

@@ -13,7 +13,7 @@ pub enum State {
     Up,
     /// Failed; a restart is scheduled.
     Backoff,
-    /// Keeps failing; retried slowly, uses fail at once.
+    /// Keeps failing; retried slowly, uses fail at once. Or it serves, and says that something is missing.
     Degraded,
     /// An old instance that serves its flows to their end.
     Draining,
@@ -45,7 +45,7 @@ pub struct ComponentStatus {
     pub epoch: u64,
     /// Restarts after failures since it was configured.
     pub restarts: u64,
-    /// Why it failed last.
+    /// Why it failed last, or what is missing.
     pub last_error: Option<String>,
 }
 

@@ -19,8 +19,8 @@ use super::{
     status::Status,
 };
 use crate::{
-    Kind,
-    component::{Claim, Claims, Incarnation},
+    Kind, Tag,
+    component::{Claim, Claims, Dep, Deps, Incarnation},
     ledger::Cut,
     slot::Health,
     snapshot::{Plane, Snapshot},
@@ -44,6 +44,27 @@ pub(super) struct Commit {
     pub(super) settings: Settings,
     /// Runs at commit.
     pub(super) on_commit: Box<dyn FnOnce() + Send>,
+}
+
+impl Commit {
+    /// Instances that join a generation which is in force already.
+    pub(super) fn joining(
+        warm: Vec<Warm>,
+        failed: Vec<(Planned, String)>,
+        snapshot: Snapshot,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            warm,
+            failed,
+            reconfigure: Vec::new(),
+            keep: Vec::new(),
+            removed: Vec::new(),
+            snapshot,
+            settings,
+            on_commit: Box::new(|| ()),
+        }
+    }
 }
 
 pub(super) enum Message {
@@ -265,8 +286,26 @@ impl State {
             child.planned = planned;
             self.fail(me, &id, why);
         }
+        self.forget_users();
         me.send_after(Duration::from_millis(10), || Message::Sweep);
         told
+    }
+
+    /// Managed users whose service has left the configuration go with it.
+    fn forget_users(&self) {
+        let mut deps = Deps::default();
+        for (id, child) in &self.children {
+            if id.kind == Kind::Service {
+                child.planned.spec.deps(&mut deps);
+            }
+        }
+        let managed = |tag: &Tag| deps.0.contains(&Dep::Users(tag.clone()));
+        for tag in self.plane.users.retain(managed) {
+            let id = ComponentId::new(Kind::Inbound, tag);
+            if let Some(live) = self.children.get(&id).and_then(|child| child.live.as_ref()) {
+                let _ = live.actor.cast(LeafMsg::NoUsers);
+            }
+        }
     }
 
     /// Puts instances into their slots, and says which.

@@ -15,7 +15,7 @@ use crate::{
     addr::Target,
     component::{Change, Claim, Claims, Control, Dep, Deps, Dial, Fault, Outbound, Spec},
     flow::{BoxPacketIo, BoxStream},
-    snapshot::{Decision, Plane, PreMatch, RouteDefaults, RouteError, RouteTable, Snapshot},
+    snapshot::Plane,
 };
 
 /// What a test component does.
@@ -25,6 +25,7 @@ struct Options {
     deps: Vec<&'static str>,
     exclusive: Option<&'static str>,
     reconfigurable: bool,
+    inbound: bool,
     build: Build,
 }
 
@@ -53,6 +54,8 @@ enum Order {
     Panic,
     Fail,
     Hang,
+    Lack,
+    Recover,
 }
 
 #[derive(Clone, Debug)]
@@ -125,6 +128,8 @@ impl Spec for TestSpec {
                         Some(Order::Panic) => panic!("ordered"),
                         Some(Order::Fail) => return Err(Fault("ordered".to_owned())),
                         Some(Order::Hang) => std::future::pending().await,
+                        Some(Order::Lack) => cx.condition.degraded("no rules"),
+                        Some(Order::Recover) => cx.condition.well(),
                         None => {}
                     }
                     tokio::select! {
@@ -144,32 +149,6 @@ impl Spec for TestSpec {
     }
 }
 
-struct NoRules;
-
-impl RouteTable for NoRules {
-    fn route<'a>(
-        &'a self,
-        _: &'a mut crate::session::Session,
-        _: &'a mut crate::flow::Flow,
-        _: &'a Snapshot,
-    ) -> BoxFuture<'a, Result<Decision, RouteError>> {
-        Box::pin(async { Err(RouteError("no rules".to_owned())) })
-    }
-    fn pre_match(&self, _: &mut crate::session::Session, _: &Snapshot) -> PreMatch {
-        PreMatch::Accept
-    }
-}
-
-impl crate::resolve::Resolve for NoRules {
-    fn lookup<'a>(
-        &'a self,
-        lookup: crate::resolve::Lookup<'a>,
-    ) -> BoxFuture<'a, Result<Vec<std::net::IpAddr>, crate::resolve::ResolveError>> {
-        let name = lookup.name.into();
-        Box::pin(async move { Err(crate::resolve::ResolveError::NotFound { name }) })
-    }
-}
-
 /// A configuration that a test writes and the loader reads.
 #[derive(Clone, Default)]
 struct File(Arc<Mutex<Contents>>);
@@ -180,6 +159,17 @@ struct Contents {
     strings: BTreeMap<&'static str, Arc<Strings>>,
     settings: Settings,
     broken: bool,
+    gate: Option<Gate>,
+}
+
+/// What inbounds wait for.
+type Gate = tokio::sync::watch::Receiver<Option<Result<(), String>>>;
+
+fn gate(mut gate: Gate) -> BoxFuture<'static, Result<(), String>> {
+    Box::pin(async move {
+        let open = gate.wait_for(Option::is_some).await.expect("a gate");
+        open.clone().expect("open")
+    })
 }
 
 impl File {
@@ -220,7 +210,10 @@ impl File {
                 .components
                 .into_iter()
                 .map(|(tag, options)| Planned {
-                    id: ComponentId::new(Kind::Outbound, tag),
+                    id: ComponentId::new(
+                        if options.inbound { Kind::Inbound } else { Kind::Outbound },
+                        tag,
+                    ),
                     type_name: "test",
                     spec: Arc::new(TestSpec { options, strings: contents.strings[tag].clone() }),
                     path: String::new(),
@@ -231,16 +224,11 @@ impl File {
                 references: Vec::new(),
                 default_outbound: None,
                 state: None,
-                assemble: Box::new(|_| {
-                    Ok(Assembly {
-                        routes: Arc::new(NoRules),
-                        resolver: Arc::new(NoRules),
-                        defaults: RouteDefaults::default(),
-                    })
-                }),
+                assemble: Box::new(|_| Ok(Assembly::empty())),
                 settings: contents.settings,
                 shared: BTreeMap::new(),
                 on_commit: Box::new(|| {}),
+                before_inbounds: contents.gate.map(gate),
             })
         })
     }
@@ -488,4 +476,57 @@ async fn random_reloads_keep_what_did_not_change() {
     .await;
     let plane: &Arc<Plane> = handle.plane();
     assert!(plane.ledger.is_empty() && plane.vault.is_empty());
+}
+
+#[tokio::test]
+async fn an_instance_says_what_it_lacks_and_goes_on() {
+    let file = File::new();
+    let strings = file.set("a", value(1));
+    let handle = file.boot().await;
+    let order = |order| {
+        *strings.order.lock().unwrap() = Some(order);
+        strings.wake.notify_one();
+    };
+    order(Order::Lack);
+    until("it says so", async || component(&handle, "a").await.state == State::Degraded).await;
+    let status = component(&handle, "a").await;
+    assert_eq!((status.epoch, status.last_error.as_deref()), (1, Some("no rules")));
+    let slot = handle.plane().snapshot.load().names.outbounds["a"].clone();
+    assert!(slot.now().is_some() && slot.health() == crate::slot::Health::Up);
+    order(Order::Recover);
+    until("it is well", async || component(&handle, "a").await.state == State::Up).await;
+    let status = component(&handle, "a").await;
+    assert_eq!((status.epoch, status.restarts, status.last_error), (1, 0, None));
+}
+
+#[tokio::test]
+async fn inbounds_wait_at_boot_for_what_must_come_first() {
+    let file = File::new();
+    let (open, gate) = tokio::sync::watch::channel(None);
+    file.0.lock().unwrap().gate = Some(gate);
+    let outbound = file.set("out", value(1));
+    let inbound = file.set("in", Options { inbound: true, ..value(1) });
+    let built = |strings: &Strings| strings.built.load(Ordering::SeqCst);
+    let booting = tokio::spawn({
+        let file = file.clone();
+        async move { boot(file.loader(), Arc::new(|_| {})).await }
+    });
+    until("the outbound is there", async || built(&outbound) == 1).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(built(&inbound) == 0 && !booting.is_finished());
+    open.send_replace(Some(Ok(())));
+    let (handle, report) = booting.await.expect("no panic").expect("boot");
+    assert_eq!((report.generation, report.error), (1, None));
+    assert_eq!((built(&outbound), built(&inbound)), (1, 1));
+    assert_eq!(component(&handle, "in").await.state, State::Up);
+    // A reload waits for nothing.
+    let (_open, gate) = tokio::sync::watch::channel(None);
+    file.0.lock().unwrap().gate = Some(gate);
+    file.set("in", Options { inbound: true, ..value(2) });
+    assert!(handle.reload().await.expect("reload").committed);
+    // What does not come ends the start.
+    open.send_replace(Some(Err("no rules".to_owned())));
+    file.0.lock().unwrap().gate = Some(open.subscribe());
+    let failed = boot(file.loader(), Arc::new(|_| {})).await.map(drop);
+    assert!(matches!(failed, Err(BootError::Start(why)) if why == "no rules"));
 }

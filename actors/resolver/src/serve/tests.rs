@@ -7,7 +7,7 @@ use crosspoint_kernel::{
     flow::{Batch, Flow, PacketIo},
     resolve::{Ask, Lookup, Resolve, ResolveError},
     session::{Network, Session},
-    snapshot::{Decision, Plane, PreMatch, RouteError, RouteTable, Snapshot},
+    snapshot::{Plane, Snapshot},
 };
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
@@ -75,31 +75,8 @@ impl Resolve for Fixed {
     }
 }
 
-struct NoRoutes;
-
-impl RouteTable for NoRoutes {
-    fn route<'a>(
-        &'a self,
-        _: &'a mut Session,
-        _: &'a mut Flow,
-        _: &'a Snapshot,
-    ) -> BoxFuture<'a, Result<Decision, RouteError>> {
-        Box::pin(async { Err(RouteError("no routes".into())) })
-    }
-
-    fn pre_match(&self, _: &mut Session, _: &Snapshot) -> PreMatch {
-        PreMatch::Accept
-    }
-}
-
 fn plane() -> Plane {
-    Plane::new(Snapshot {
-        generation: 1,
-        routes: Arc::new(NoRoutes),
-        names: Arc::default(),
-        resolver: Arc::new(Fixed),
-        defaults: Default::default(),
-    })
+    Plane::new(Snapshot { generation: 1, resolver: Arc::new(Fixed), ..Snapshot::empty() })
 }
 
 fn session(network: Network) -> Box<Session> {

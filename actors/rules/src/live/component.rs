@@ -88,6 +88,7 @@ impl Spec for SetSpec {
                         cx,
                     };
                     remote.restore().await;
+                    remote.tell();
                     Box::pin(remote.run())
                 }
             };

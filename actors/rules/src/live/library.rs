@@ -150,6 +150,12 @@ impl Draft {
         RuleSets::new(self.sets.iter().map(|set| set.slot.clone()), self.compat)
     }
 
+    /// Whether remote sets have no rules yet.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.sets.iter().any(|set| set.is_remote() && set.is_empty())
+    }
+
     /// Reads what stands in the configuration and in files. Sets that no rule refers to are read, too, and forgotten.
     /// Blocks.
     ///

@@ -12,9 +12,10 @@
 //! | local | before the configuration is in force | the file is looked at once a second |
 //! | remote | out of the cache file, else by a download that nobody waits for | downloads, by the update interval |
 //!
-//! A set without rules matches nothing. Its component says why: it fails until there are rules, and the supervisor
-//! starts it anew with its usual backoff. A set that once had rules keeps them until there are better ones. Sets that no
-//! rule refers to are read once, to find mistakes, and forgotten.
+//! A set without rules matches nothing. Its component says why: it is degraded while the first download goes on, fails
+//! with it, and the supervisor starts it anew with its usual backoff; at a strict start all inbounds wait for it. A set
+//! that once had rules keeps them until there are better ones. Sets that no rule refers to are read once, to find
+//! mistakes, and forgotten.
 
 mod component;
 mod file;

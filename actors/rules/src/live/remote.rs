@@ -63,6 +63,17 @@ impl Remote {
         }
     }
 
+    /// Tells the supervisor whether there are rules.
+    pub(super) fn tell(&self) {
+        if !self.set.is_empty() {
+            return self.cx.condition.well();
+        }
+        self.cx.condition.degraded(match &*self.set.first.borrow() {
+            First::Failed(why) => format!("waiting for the first download; the last try: {why}"),
+            First::Pending | First::Done => "waiting for the first download".to_owned(),
+        });
+    }
+
     /// Downloads whenever it is time. Ends when there is nothing to go on with.
     pub(super) async fn run(self) -> Result<(), Fault> {
         let tag = self.set.tag();
@@ -141,6 +152,7 @@ impl Remote {
         let (loading, format, content) = (set.clone(), self.format, answer.body.clone());
         blocking(move || loading.put_bytes(format, &content)).await.and_then(|done| done)?;
         *set.known.lock() = Known { file: None, updated: Some(now), etag: etag.clone() };
+        self.tell();
         set.first.send_replace(First::Done);
         let saved = SavedRuleSet { content: answer.body, etag, updated: now };
         self.cx.plane.state().save_rule_set(tag, saved);

@@ -12,10 +12,6 @@ use std::{
 use crosspoint_kernel::{
     BoxFuture,
     fetch::{Fetch, FetchError, Request, Response},
-    flow::Flow,
-    resolve::{Lookup, Resolve, ResolveError},
-    session::Session,
-    snapshot::{Decision, PreMatch, Reject, RouteDefaults, RouteError, RouteTable, Snapshot},
     supervise::{Assembly, Blueprint, Handle, Loader, Settings, State, Supervision, boot},
 };
 use crosspoint_schema::{Config, Context, json::Loaded};
@@ -34,6 +30,8 @@ struct Served {
     asked: Mutex<Vec<Option<String>>>,
     at_once: AtomicUsize,
     most: AtomicUsize,
+    /// Nothing is answered before this.
+    held: Mutex<Option<Arc<tokio::sync::Notify>>>,
 }
 
 impl Server {
@@ -58,6 +56,10 @@ impl Fetch for Server {
             let now = served.at_once.fetch_add(1, Ordering::Relaxed) + 1;
             served.most.fetch_max(now, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(30)).await;
+            let held = served.held.lock().clone();
+            if let Some(held) = held {
+                held.notified().await;
+            }
             served.at_once.fetch_sub(1, Ordering::Relaxed);
             let known = request.headers.iter().find(|(key, _)| &**key == "If-None-Match");
             let known = known.map(|(_, value)| value.to_string());
@@ -169,32 +171,6 @@ fn mistakes() {
     assert!(load(remote, false).1.missing_detour(|tag| tag == "no").is_none());
 }
 
-struct Nothing;
-
-impl RouteTable for Nothing {
-    fn route<'a>(
-        &'a self,
-        _: &'a mut Session,
-        _: &'a mut Flow,
-        _: &'a Snapshot,
-    ) -> BoxFuture<'a, Result<Decision, RouteError>> {
-        Box::pin(async { Ok(Decision::Reject(Reject::Refuse)) })
-    }
-
-    fn pre_match(&self, _: &mut Session, _: &Snapshot) -> PreMatch {
-        PreMatch::Accept
-    }
-}
-
-impl Resolve for Nothing {
-    fn lookup<'a>(
-        &'a self,
-        lookup: Lookup<'a>,
-    ) -> BoxFuture<'a, Result<Vec<std::net::IpAddr>, ResolveError>> {
-        Box::pin(async move { Err(ResolveError::NotFound { name: lookup.name.into() }) })
-    }
-}
-
 /// Starts a kernel whose components are the sets of the configuration in `text`, which a reload reads anew.
 async fn start(library: &Library, text: Arc<Mutex<String>>) -> Handle {
     let library = library.clone();
@@ -212,16 +188,11 @@ async fn start(library: &Library, text: Arc<Mutex<String>>) -> Handle {
             references: Vec::new(),
             default_outbound: None,
             state: None,
-            assemble: Box::new(|_| {
-                Ok(Assembly {
-                    routes: Arc::new(Nothing),
-                    resolver: Arc::new(Nothing),
-                    defaults: RouteDefaults::default(),
-                })
-            }),
+            assemble: Box::new(|_| Ok(Assembly::empty())),
             settings: Settings { supervision, ..Settings::default() },
             shared: Default::default(),
             on_commit: Box::new(move || draft.commit()),
+            before_inbounds: None,
         })
     });
     boot(loader, Arc::new(|_| ())).await.unwrap().0
@@ -319,5 +290,32 @@ async fn five_downloads_at_once() {
     let handle = start(&library, Arc::new(Mutex::new(text))).await;
     assert_eq!(library.settled().await, Ok(()));
     assert_eq!((server.asked().len(), server.0.most.load(Ordering::Relaxed)), (12, 5));
+    handle.drain(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_set_is_degraded_until_it_arrives() {
+    let (server, held) = (Server::default(), Arc::new(tokio::sync::Notify::new()));
+    *server.0.held.lock() = Some(held.clone());
+    let library = server.library();
+    let set = r#"{"type": "remote", "tag": "a", "format": "source", "url": "http://x"}"#;
+    let text = with_sets(r#""a""#, set);
+    assert!(library.plan(&config(&text)).is_waiting());
+    let handle = start(&library, Arc::new(Mutex::new(text.clone()))).await;
+    let row = async || handle.status().await.unwrap().components[0].clone();
+    let waits = async |why: &str| {
+        let row = row().await;
+        row.state == State::Degraded && row.last_error.as_deref() == Some(why)
+    };
+    assert!(waits("waiting for the first download").await);
+    // It fails, is started anew, and says both.
+    held.notify_one();
+    let why =
+        r#"waiting for the first download; the last try: Get "http://x": the server is down"#;
+    assert!(eventually(async || waits(why).await).await, "{:?}", row().await);
+    server.say(r#"{"version": 1, "rules": [{"domain": "one"}]}"#);
+    held.notify_one();
+    assert!(eventually(async || row().await.state == State::Up).await, "{:?}", row().await);
+    assert!(!library.plan(&config(&text)).is_waiting());
     handle.drain(Duration::ZERO).await;
 }

@@ -167,6 +167,7 @@ impl World {
             plane: self.plane.clone(),
             names: self.names.clone(),
             pulse: Pulse::default(),
+            condition: Default::default(),
         };
         let Component { outbound, inject, control, run, .. } =
             spec.clone().build(cx).await.map_err(|e| e.to_string())?;
