@@ -7,13 +7,19 @@
 //! | [`entrance`] | the way of clients into an inbound: TLS, transport |
 //! | [`transport`] | what carries a protocol's stream |
 //! | [`unpack`], [`branches`] | connections that carry others |
+//! | [`packets`], [`framed`] | datagrams (and mux.cool) in streams: the encodings that several protocols share |
+//! | [`input`], [`pool`] | buffers of streams; those of the thread, so that an idle connection holds none |
 //! | [`spec`] | what the specs of plugins share |
 //! | [`fetch`] | the HTTP client of the daemon itself |
 
 pub mod branches;
 pub mod entrance;
 pub mod fetch;
+pub mod framed;
 pub mod inbound;
+pub mod input;
+pub mod packets;
+pub mod pool;
 pub mod spec;
 pub mod transport;
 pub mod unpack;

@@ -5,15 +5,15 @@
 //! | `shadowsocks` | Shadowsocks: AEAD (SIP004) and 2022 (SIP022), streams and datagrams |
 //! | `trojan` | Trojan, with fallback |
 //! | [`address`] | destinations as SOCKS5 writes them, which most protocols share |
-//! | `lead`, `framed` | a stream with a head in front; datagrams in a stream |
-//! | `input`, `pool` | buffers of streams; those of the thread, so that an idle connection holds none |
+//! | `lead` | a stream with a head in front |
+//!
+//! Buffers of streams, and datagrams in streams, are those of `crosspoint_layers`.
 
 pub mod address;
-mod framed;
-mod input;
 mod lead;
-mod pool;
 #[cfg(feature = "shadowsocks")]
 pub mod shadowsocks;
 #[cfg(feature = "trojan")]
 pub mod trojan;
+
+pub(crate) use crosspoint_layers::{framed, input};

@@ -16,15 +16,24 @@ use tokio::io::AsyncWrite as _;
 use crate::input::{Input, Output};
 
 /// One datagram in the bytes of a stream.
-pub(crate) enum Frame {
+pub enum Frame {
     /// This many bytes are needed at least.
     Need(usize),
-    /// Its peer, where its payload lies, and how many bytes it takes in all.
-    Datagram { peer: Target, payload: Range<usize>, used: usize },
+    /// A datagram.
+    Datagram {
+        /// Where it goes to or comes from.
+        peer: Target,
+        /// Where its payload lies.
+        payload: Range<usize>,
+        /// How many bytes it takes in all.
+        used: usize,
+    },
+    /// This many bytes that are none.
+    Skip(usize),
 }
 
 /// How datagrams lie in a stream.
-pub(crate) trait Framing: Send + Unpin + 'static {
+pub trait Framing: Send + Unpin + 'static {
     /// Reads the datagram at the front.
     ///
     /// # Errors
@@ -36,7 +45,7 @@ pub(crate) trait Framing: Send + Unpin + 'static {
 }
 
 /// An association in a stream.
-pub(crate) struct Framed<F> {
+pub struct Framed<F> {
     stream: BoxStream,
     framing: F,
     input: Input,
@@ -45,7 +54,7 @@ pub(crate) struct Framed<F> {
 
 impl<F: Framing> Framed<F> {
     /// An association; `begin` is what is sent in front of its first datagram.
-    pub(crate) fn boxed(stream: BoxStream, framing: F, begin: &[u8]) -> BoxPacketIo {
+    pub fn boxed(stream: BoxStream, framing: F, begin: &[u8]) -> BoxPacketIo {
         let mut output = Output::default();
         if !begin.is_empty() {
             output.buffer().extend(begin);
@@ -66,6 +75,7 @@ impl<F: Framing> PacketIo for Framed<F> {
                     batch.push(self.input.bytes().get(payload).unwrap_or_default(), peer);
                     self.input.consume(used);
                 }
+                Frame::Skip(used) => self.input.consume(used),
                 Frame::Need(_) if batch.len() > before => {
                     return Poll::Ready(Ok(batch.len() - before));
                 }

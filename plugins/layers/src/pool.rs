@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 /// Size of an input buffer in bytes: the largest chunk of any protocol here, and a few more behind it.
-pub(crate) const SIZE: usize = 80 * 1024;
+pub const SIZE: usize = 80 * 1024;
 
 /// Buffers of each kind that a thread keeps.
 const KEPT: usize = 4;
@@ -15,26 +15,26 @@ thread_local! {
 }
 
 /// A buffer of [`SIZE`] to read into; what is in it is of no interest.
-pub(crate) fn input() -> Box<[u8]> {
+pub fn input() -> Box<[u8]> {
     let pooled = INPUT.try_with(|pool| pool.borrow_mut().pop()).ok().flatten();
     pooled.unwrap_or_else(|| vec![0; SIZE].into_boxed_slice())
 }
 
 /// Gives a buffer back. Those of another size are freed.
-pub(crate) fn give_input(buffer: Box<[u8]>) {
+pub fn give_input(buffer: Box<[u8]>) {
     if buffer.len() == SIZE {
         keep(&INPUT, buffer);
     }
 }
 
 /// An empty buffer to write from.
-pub(crate) fn output() -> Vec<u8> {
+pub fn output() -> Vec<u8> {
     let pooled = OUTPUT.try_with(|pool| pool.borrow_mut().pop()).ok().flatten();
     pooled.unwrap_or_else(|| Vec::with_capacity(SIZE))
 }
 
 /// Gives a buffer back. Small or very large ones are freed.
-pub(crate) fn give_output(mut buffer: Vec<u8>) {
+pub fn give_output(mut buffer: Vec<u8>) {
     if (SIZE..=4 * SIZE).contains(&buffer.capacity()) {
         buffer.clear();
         keep(&OUTPUT, buffer);

@@ -17,7 +17,7 @@ const SMALL: usize = 4 * 1024;
 
 /// A buffer that is large while bytes move and small otherwise.
 #[derive(Default)]
-pub(crate) struct Input {
+pub struct Input {
     buffer: Box<[u8]>,
     range: Range<usize>,
 }
@@ -30,31 +30,35 @@ impl Drop for Input {
 
 impl Input {
     /// With these bytes in it.
-    pub(crate) fn with(bytes: &[u8]) -> Self {
+    pub fn with(bytes: &[u8]) -> Self {
         Self { range: 0..bytes.len(), buffer: bytes.into() }
     }
 
     /// What is there.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.range.clone()]
     }
 
     /// What is there, to change in place.
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.buffer[self.range.clone()]
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing is there.
+    pub fn is_empty(&self) -> bool {
         self.range.is_empty()
     }
 
     /// Drops the first `n` bytes. They stay in the buffer until the next call of [`Input::poll_receive`].
-    pub(crate) fn consume(&mut self, n: usize) {
+    pub fn consume(&mut self, n: usize) {
         self.range.start = (self.range.start + n).min(self.range.end);
     }
 
     /// Receives more, up to a whole buffer; 0 is the end of the stream. `need` bytes will fit.
-    pub(crate) fn poll_receive(
+    ///
+    /// # Errors
+    /// Those of the stream; `need` is more than a buffer holds.
+    pub fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut BoxStream,
@@ -103,7 +107,7 @@ impl Input {
 
 /// Bytes that are to be sent, gathered in a buffer of the thread.
 #[derive(Default)]
-pub(crate) struct Output {
+pub struct Output {
     buffer: Vec<u8>,
     sent: usize,
 }
@@ -115,20 +119,29 @@ impl Drop for Output {
 }
 
 impl Output {
+    /// What is to be sent.
+    pub fn of(buffer: Vec<u8>) -> Self {
+        Self { buffer, sent: 0 }
+    }
+
     /// The buffer, to append to.
-    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
         if self.buffer.capacity() == 0 {
             self.buffer = pool::output();
         }
         &mut self.buffer
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing is to be sent.
+    pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
 
     /// Sends everything.
-    pub(crate) fn poll_drain(
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub fn poll_drain(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut BoxStream,
