@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     str::FromStr,
     sync::Arc,
 };
@@ -42,14 +42,32 @@ impl From<IpAddr> for Host {
 }
 
 impl From<&str> for Host {
-    /// Text that parses as an address (with or without brackets) is one; everything else is a name.
+    /// Text that parses as an address (with or without brackets) is one; everything else is a name. The zone of an
+    /// IPv6 address (`fe80::1%eth0`) is left out: see [`zone`].
     fn from(text: &str) -> Self {
-        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-        match IpAddr::from_str(bare) {
+        let (address, _) = split_zone(text);
+        match IpAddr::from_str(address) {
             Ok(ip) => ip.into(),
             Err(_) => Self::Name(text.into()),
         }
     }
+}
+
+/// An address and its zone, without brackets.
+fn split_zone(text: &str) -> (&str, &str) {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    match bare.split_once('%') {
+        Some((address, zone)) if !zone.is_empty() && address.parse::<Ipv6Addr>().is_ok() => {
+            (address, zone)
+        }
+        _ => (bare, ""),
+    }
+}
+
+/// The zone of an address as options name a server: the interface, by name or number, that leads to a link-local
+/// address. Empty for all that has none.
+pub fn zone(text: &str) -> &str {
+    split_zone(text).1
 }
 
 impl fmt::Display for Host {
@@ -117,5 +135,10 @@ mod tests {
         assert_eq!(Host::from("[2001:db8::1]").ip(), Some("2001:db8::1".parse().unwrap()));
         assert_eq!(Host::from("example.org").name(), Some("example.org"));
         assert_eq!(Target::new("::1", 53).to_string(), "[::1]:53");
+        assert_eq!(Target::new("[fe80::1%eth0]", 53).to_string(), "[fe80::1]:53");
+        assert_eq!((zone("fe80::1%eth0"), zone("[fe80::1%2]"), zone("::1")), ("eth0", "2", ""));
+        for name in ["fe80::1%", "a%b", "1.1.1.1%eth0"] {
+            assert_eq!((Host::from(name).name(), zone(name)), (Some(name), ""));
+        }
     }
 }

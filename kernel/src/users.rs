@@ -45,11 +45,8 @@ pub trait ManagedUsers: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`UsersError`]; nothing has changed then.
-    fn set(
-        &self,
-        users: Arc<[User]>,
-        fresh: Option<User>,
-    ) -> BoxFuture<'_, Result<(), UsersError>>;
+    fn set(&self, users: Arc<[User]>, fresh: Option<User>)
+    -> BoxFuture<'_, Result<(), UsersError>>;
 }
 
 /// What was moved, from the client's side. Connections count when they begin.

@@ -8,7 +8,7 @@ mod stream;
 pub use packet::{BATCH, Batch, BoxPacketIo, HEADROOM, MAX_DATAGRAM, Packet, PacketIo};
 pub use prefixed::{Prefixed, PrefixedPackets};
 pub use shape::{Shaper, shape};
-pub use stream::{BoxStream, Stream};
+pub use stream::{BoxStream, Seal, Stream};
 
 /// A connection's bytes or packets.
 pub enum Flow {

@@ -83,6 +83,14 @@ impl Stream for Prefixed {
         if self.prefix.is_empty() { self.inner.raw_tcp() } else { None }
     }
 
+    fn raw_source(&mut self) -> Option<&mut TcpStream> {
+        if self.prefix.is_empty() { self.inner.raw_source() } else { None }
+    }
+
+    fn raw_sink(&mut self) -> Option<&mut TcpStream> {
+        self.inner.raw_sink()
+    }
+
     fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,

@@ -121,8 +121,8 @@ impl Way {
             return Poll::Ready(Ok(0));
         }
         if self.level > 0
-            && let Some(raw) = source.raw_tcp()
-            && sink.raw_tcp().is_some()
+            && let Some(raw) = source.raw_source()
+            && sink.raw_sink().is_some()
         {
             ready!(raw.poll_read_ready(cx)).map_err(|error| (self.from, error))?;
             if let Some(pipe) = pipe::take() {
@@ -228,7 +228,7 @@ impl Way {
     ) -> Poll<Result<usize, Failure>> {
         let to = self.to();
         let (State::Piped(pipe), Some(source), Some(sink)) =
-            (&mut self.state, source.raw_tcp(), sink.raw_tcp())
+            (&mut self.state, source.raw_source(), sink.raw_sink())
         else {
             // A stream that has become raw stays raw.
             return Poll::Ready(Err((self.from, io::Error::other("stream is raw no more"))));
@@ -297,7 +297,9 @@ pub async fn streams(mut client: BoxStream, mut server: BoxStream, entry: &Entry
                 Poll::Ready(Ok(())) => {}
                 // A server that answers and goes before it has read everything resets what is on the
                 // way to it, but its answer is still in our socket's queue: deliver that first.
-                Poll::Ready(Err(failure)) if failure.0 == way.to() && sink.raw_tcp().is_some() => {
+                Poll::Ready(Err(failure))
+                    if failure.0 == way.to() && sink.raw_source().is_some() =>
+                {
                     way.state = State::Done;
                     late.get_or_insert(failure);
                 }

@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     HANDSHAKE_TIMEOUT, HandshakeError, Store, TlsError, TlsStream,
+    below::Below,
     ech::Ech,
     fragment::{Fragmenting, Split},
     pem,
@@ -41,6 +42,8 @@ pub struct ClientDefaults<'a> {
     pub store: Option<Arc<Store>>,
     /// Where to find the resolver for ECH configurations in the DNS; without it they cannot be had.
     pub plane: Option<Arc<Plane>>,
+    /// Whether streams may be left in the middle ([`Stream::seal`](crosspoint_kernel::flow::Stream::seal)).
+    pub leavable: bool,
 }
 
 /// TLS at the client. Cheap to clone.
@@ -54,6 +57,7 @@ struct Inner {
     config: ArcSwap<Made>,
     split: Option<Split>,
     ech: Option<Ech>,
+    leavable: bool,
 }
 
 /// What configurations are made of.
@@ -213,7 +217,8 @@ impl Client {
             fallback_delay: Some(options.fragment_fallback_delay.get())
                 .filter(|delay| !delay.is_zero()),
         });
-        Ok(Self(Arc::new(Inner { name, recipe, config, split, ech })))
+        let leavable = defaults.leavable;
+        Ok(Self(Arc::new(Inner { name, recipe, config, split, ech, leavable })))
     }
 
     /// The name that the server's certificate must have.
@@ -245,6 +250,18 @@ impl Client {
                 Ok(config)
             }
             Some(ech) => ech.config(&self.0.recipe, trail).await,
+        }
+    }
+
+    /// Whether the options leave TLS 1.3, which is all that QUIC speaks (RFC 9001 §4.2): to be found when a component
+    /// is built, not when it dials.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn check_quic(&self) -> Result<(), TlsError> {
+        match self.0.recipe.negotiable.versions.contains(&&rustls::version::TLS13) {
+            true => Ok(()),
+            false => Err(TlsError::options("QUIC needs TLS 1.3")),
         }
     }
 
@@ -301,6 +318,7 @@ impl Client {
                 Some(split) => Box::new(Fragmenting::new(stream, split)),
                 None => stream,
             };
+            let stream = Below::new(stream, inner.leavable);
             let stream = TlsConnector::from(config).connect(inner.name.clone(), stream).await?;
             Ok(TlsStream::new(stream))
         };

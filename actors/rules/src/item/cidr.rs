@@ -37,9 +37,8 @@ impl CidrSet {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (index, text) in prefixes.iter().enumerate() {
             match parse(text.as_ref()).map_err(|message| CidrError { index, message })? {
-                Some((IpAddr::V4(ip), bits)) => v4.push(range4(ip, bits)),
-                Some((IpAddr::V6(ip), bits)) => v6.push(range6(ip, bits)),
-                None => {}
+                (IpAddr::V4(ip), bits) => v4.push(range4(ip, bits)),
+                (IpAddr::V6(ip), bits) => v6.push(range6(ip, bits)),
             }
         }
         Ok(Self::of(v4, v6))
@@ -99,15 +98,14 @@ impl From<IpRanges> for CidrSet {
 }
 
 /// A prefix, or an address as the prefix of its full length. An address that is refused is explained as the
-/// prefix that it is not, as the reference does. `None` for an address with a zone, which is accepted but never met:
-/// connections carry no zones.
-fn parse(text: &str) -> Result<Option<(IpAddr, u8)>, String> {
+/// prefix that it is not, and a zone counts for nothing, as in the reference.
+fn parse(text: &str) -> Result<(IpAddr, u8), String> {
     let error = match Prefix::parse(text) {
-        Ok(prefix) => return Ok(Some((prefix.addr, prefix.bits))),
+        Ok(prefix) => return Ok((prefix.addr, prefix.bits)),
         Err(error) => error,
     };
     let addr = Addr::parse(text).map_err(|_| error)?;
-    Ok(addr.zone.is_empty().then(|| (addr.ip, full(addr.ip))))
+    Ok((addr.ip, full(addr.ip)))
 }
 
 fn full(ip: IpAddr) -> u8 {
@@ -207,7 +205,9 @@ mod tests {
         // Two halves of a network are one range of whole networks.
         let halves = CidrSet::new(&["2001:db8::/65", "2001:db8::8000:0:0:0/65"]).unwrap();
         assert_eq!(halves, CidrSet::new(&["2001:db8::/64"]).unwrap());
-        assert_eq!(CidrSet::new(&["fe80::1%a", "fe80::1%a/8"]).unwrap(), CidrSet::default());
+        // A slash may stand in a zone.
+        let zones = CidrSet::new(&["fe80::1%a", "fe80::2%a/8"]).unwrap();
+        assert_eq!(zones, CidrSet::new(&["fe80::1", "fe80::2"]).unwrap());
         assert!(!CidrSet::new(&["::ffff:0:0/96"]).unwrap().contains(ip("1.2.3.4")));
     }
 

@@ -310,8 +310,7 @@ async fn a_set_is_degraded_until_it_arrives() {
     assert!(waits("waiting for the first download").await);
     // It fails, is started anew, and says both.
     held.notify_one();
-    let why =
-        r#"waiting for the first download; the last try: Get "http://x": the server is down"#;
+    let why = r#"waiting for the first download; the last try: Get "http://x": the server is down"#;
     assert!(eventually(async || waits(why).await).await, "{:?}", row().await);
     server.say(r#"{"version": 1, "rules": [{"domain": "one"}]}"#);
     held.notify_one();

@@ -1,6 +1,7 @@
 //! Dial options, checked and in the form that sockets need.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -16,7 +17,7 @@ use tracing::warn;
 
 use crate::{
     BuildCx, BuildError,
-    addr::Host,
+    addr::{Host, zone},
     component::{Dep, Deps},
     net::{monitor::Network, zone_index},
     resolve::Strategy,
@@ -65,6 +66,8 @@ pub enum ResolverRule {
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) interface: Option<Box<str>>,
+    /// The zone of the server, if its address is link-local.
+    pub(super) zone: Box<str>,
     pub(super) bind4: Option<SocketAddr>,
     pub(super) bind6: Option<SocketAddr>,
     pub(super) protect: Option<Box<Path>>,
@@ -88,6 +91,7 @@ impl Settings {
         let text = |s: &str| (!s.is_empty()).then(|| Box::<str>::from(s));
         Ok(Self {
             interface: text(&options.bind_interface),
+            zone: setup.server.map_or("", zone).into(),
             bind4: local(
                 "inet4_bind_address",
                 options.inet4_bind_address.as_ref(),
@@ -108,6 +112,19 @@ impl Settings {
             udp_fragment: options.udp_fragment.unwrap_or(setup.udp_fragment),
             network,
         })
+    }
+}
+
+impl Settings {
+    /// `addr` as the system needs it: a link-local address with the index of its interface.
+    pub(super) fn scoped(&self, addr: SocketAddr) -> io::Result<SocketAddr> {
+        match addr {
+            SocketAddr::V6(mut v6) if !self.zone.is_empty() && v6.ip().is_unicast_link_local() => {
+                v6.set_scope_id(zone_index(&self.zone)?);
+                Ok(v6.into())
+            }
+            _ => Ok(addr),
+        }
     }
 }
 

@@ -51,7 +51,7 @@ impl Settings {
         if let Some(path) = &self.protect {
             protect::protect(path, socket.as_fd()).await?;
         }
-        if start(&socket, addr)? {
+        if start(&socket, self.scoped(addr)?)? {
             // On loopback the handshake is over when `connect` returns: no wait, no timer.
             return TcpStream::from_std(socket.into());
         }
@@ -82,7 +82,7 @@ impl Settings {
             if let Some(path) = &self.protect {
                 protect::protect(path, socket.as_fd()).await?;
             }
-            start(&socket, addr)?;
+            start(&socket, self.scoped(addr)?)?;
             TcpStream::from_std(socket.into())
         };
         let stream = work.await.map_err(|e: io::Error| dial_error("tcp", addr, &e))?;
@@ -172,7 +172,7 @@ impl Settings {
             if let Some(local) = if addr.is_ipv4() { self.bind4 } else { self.bind6 } {
                 socket.bind(&local.into())?;
             }
-            socket.connect(&addr.into())?;
+            socket.connect(&self.scoped(addr)?.into())?;
             UdpSocket::from_std(socket.into())
         };
         work.await.map_err(|e: io::Error| dial_error("udp", addr, &e))

@@ -59,8 +59,12 @@ impl Template {
         let address = &options.remote.remote.address;
         let host = host.filter(|host| !host.is_empty());
         let host = host.as_deref().unwrap_or(options.remote.server_name());
-        let bare = host.parse::<std::net::Ipv6Addr>().is_ok();
-        let mut authority = if bare { format!("[{host}]") } else { host.to_owned() };
+        // A zone is for the one who dials, and nobody else.
+        let (bare, _) = host.split_once('%').unwrap_or((host, ""));
+        let mut authority = match bare.parse::<std::net::Ipv6Addr>() {
+            Ok(_) => format!("[{bare}]"),
+            Err(_) => host.to_owned(),
+        };
         if !matches!(address.server_port, 0 | 443) {
             authority = format!("{authority}:{}", address.server_port);
         }

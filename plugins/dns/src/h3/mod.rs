@@ -43,6 +43,7 @@ impl Transport for Http3 {
         cx: &BuildCx,
     ) -> Result<Arc<dyn DnsServer>, BuildError> {
         let client = options.remote.client(&ALPN, Some(cx))?;
+        client.check_quic()?;
         let opener = Opener(Secure { route: Arc::new(route), client });
         let template = Template::new(options)?;
         Ok(Arc::new(Server { sessions: Sessions::new(opener), template }))

@@ -44,6 +44,7 @@ impl Transport for Quic {
         cx: &BuildCx,
     ) -> Result<Arc<dyn DnsServer>, BuildError> {
         let client = options.client(&ALPN, Some(cx))?;
+        client.check_quic()?;
         let opener = Opener(Secure { route: Arc::new(route), client });
         Ok(Arc::new(Server(Sessions::new(opener))))
     }

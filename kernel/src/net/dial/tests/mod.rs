@@ -181,6 +181,36 @@ async fn sockets_are_made_in_the_name_space() {
 }
 
 #[tokio::test]
+async fn a_link_local_server_is_reached_through_its_zone() {
+    if !privileged("a_link_local_server_is_reached_through_its_zone") {
+        return;
+    }
+    let netns = Netns::new(&["addr add fe80::7/64 dev lo nodad"]);
+    let (listener, addr) = netns.run(|| server("[fe80::7%1]:0"));
+    let options = DialOptions { netns: netns.0.clone(), ..DialOptions::default() };
+    let with = |server: &str| {
+        let setup = Setup { server: Some(server), ..Setup::default() };
+        let dialer = Dialer::with(&options, &Kit::default().cx(), setup).unwrap();
+        (dialer, Target::new(server, addr.port()))
+    };
+    let (dialer, target) = with("fe80::7%1");
+    connect(&dialer, &target).await.unwrap();
+    listener.accept().unwrap();
+    dialer.associate_connected(Dial::internal(&target)).await.unwrap();
+    let Some(SocketAddr::V6(bare)) = target.socket_addr() else { panic!("{target}") };
+    assert_eq!(bare.scope_id(), 0);
+    let socket = dialer.udp_connect(bare.into()).await.unwrap();
+    assert_eq!(socket.peer_addr().unwrap().to_string(), format!("[fe80::7%1]:{}", addr.port()));
+    for (server, why) in
+        [("fe80::7", "invalid argument"), ("fe80::7%no", "no such network interface: no")]
+    {
+        let (dialer, target) = with(server);
+        let error = connect(&dialer, &target).await.err().unwrap().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn local_addresses_are_bound() {
     let options = DialOptions {
         inet4_bind_address: Some(Ipv4Addr::new(127, 0, 0, 2).into()),

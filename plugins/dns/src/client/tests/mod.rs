@@ -7,7 +7,7 @@ mod streams;
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use crosspoint_kernel::{
-    Kind,
+    BuildError, Component, Kind,
     component::{Incarnation, Outbound},
     plugin::registry,
     resolve::{DnsServer, ExchangeError, NO_TRAIL, Query},
@@ -42,6 +42,15 @@ pub(super) async fn build_old(
     outbounds: &[(&str, Arc<dyn Outbound>)],
     old: Option<LegacyDns>,
 ) -> Arc<dyn DnsServer> {
+    try_build(text, outbounds, old).await.expect("built").dns.expect("a DNS server")
+}
+
+/// The same, if it can be built; the options are right.
+pub(super) async fn try_build(
+    text: &str,
+    outbounds: &[(&str, Arc<dyn Outbound>)],
+    old: Option<LegacyDns>,
+) -> Result<Component, BuildError> {
     let (node, cx) = (json::parse(text).expect("JSON"), Context::default());
     let raw = RawComponent::split(Kind::DnsServer, 0, &Cursor::new(&node, "x[0]", &cx));
     let mut raw = raw.expect("a component");
@@ -57,8 +66,7 @@ pub(super) async fn build_old(
         names.default_outbound.get_or_insert(slot.clone());
         names.outbounds.insert((*tag).into(), slot);
     }
-    let component = spec.build(build_cx(plugin.type_name, plane(names))).await.expect("built");
-    component.dns.expect("a DNS server")
+    spec.build(build_cx(plugin.type_name, plane(names))).await
 }
 
 /// A server of that type at that address.

@@ -23,7 +23,7 @@ use crate::client::server::tests::options;
 /// TLS of a server with a certificate that it makes up.
 fn tls(alpn: &[&str]) -> TlsServer {
     let options: TlsInOptions = options(r#"{"enabled": true, "insecure": true}"#);
-    TlsServer::new(&options, &ServerDefaults { alpn }).unwrap()
+    TlsServer::new(&options, &ServerDefaults { alpn, ..ServerDefaults::default() }).unwrap()
 }
 
 /// A server of that type, whose certificate is not looked at.
@@ -286,5 +286,25 @@ async fn quic_without_a_server_fails_soon() {
             "{type_name}: {:?}: {error}",
             begun.elapsed()
         );
+    }
+}
+
+#[tokio::test]
+async fn quic_without_tls_1_3_is_refused_when_it_is_built() {
+    for type_name in ["quic", "h3"] {
+        let with = |tls: &str| {
+            format!(r#"{{"type": "{type_name}", "server": "192.0.2.1", "tls": {tls}}}"#)
+        };
+        let error = try_build(&with(r#"{"max_version": "1.2"}"#), &[], None).await.err().unwrap();
+        assert!(error.to_string().contains("QUIC needs TLS 1.3"), "{error}");
+        assert!(try_build(&with(r#"{"max_version": "1.3"}"#), &[], None).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_server_may_have_a_zone() {
+    for type_name in ["udp", "tcp", "tls", "https", "h3", "quic"] {
+        let text = format!(r#"{{"type": "{type_name}", "server": "fe80::1%eth0"}}"#);
+        try_build(&text, &[], None).await.expect(type_name);
     }
 }
