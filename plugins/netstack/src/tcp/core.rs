@@ -1,0 +1,212 @@
+//! One flow: a smoltcp interface that knows one address and one socket.
+
+use std::time::Duration;
+
+use smoltcp::{
+    iface::{Config, Interface, PollResult, SocketHandle, SocketSet},
+    phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken},
+    socket::tcp::{CongestionControl, Socket, SocketBuffer, State},
+    time::{Duration as SmolDuration, Instant},
+    wire::{HardwareAddress, IpCidr},
+};
+
+use super::{Key, endpoint};
+use crate::packets::Packets;
+
+/// Bytes that may wait for a reader, which is also the window: enough for 40 Mbit/s at 100 ms. The memory is touched
+/// only as far as bytes come.
+const RECEIVE: usize = 512 * 1024;
+/// Bytes that may wait for acknowledgement.
+const SEND: usize = 512 * 1024;
+/// How long a peer may leave bytes or probes unanswered.
+const SILENCE: SmolDuration = SmolDuration::from_secs(120);
+/// An idle connection is probed this often, as Go programs do by default.
+const PROBE: SmolDuration = SmolDuration::from_secs(60);
+/// How long a connection may take to open.
+const OPENING: SmolDuration = SmolDuration::from_secs(15);
+/// How long a connection may take to end when nobody holds it any more (Linux: tcp_fin_timeout).
+const ORPHAN: SmolDuration = SmolDuration::from_secs(60);
+/// Packets that leave at once before they are sent on.
+const BURST: usize = 64;
+
+/// The state of one flow.
+pub(super) struct Core {
+    iface: Interface,
+    sockets: SocketSet<'static>,
+    handle: SocketHandle,
+    mtu: usize,
+    /// The stream of it was handed out.
+    pub(super) open: bool,
+    /// A client behind the tunnel opened it.
+    pub(super) accepted: bool,
+    /// It was taken out of the table.
+    pub(super) gone: bool,
+    /// When its stream was dropped: nobody reads or writes any more.
+    orphan: Option<Instant>,
+}
+
+impl Core {
+    fn new(key: Key, mtu: usize, seed: u64) -> Self {
+        let mut wire = Wire { rx: None, out: &mut Packets::new(), mtu };
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = seed;
+        let mut iface = Interface::new(config, &mut wire, Instant::ZERO);
+        let local = endpoint(key.local).addr;
+        iface.update_ip_addrs(|addrs| {
+            let bits = if key.local.is_ipv4() { 32 } else { 128 };
+            // There is room for two.
+            let _ = addrs.push(IpCidr::new(local, bits));
+        });
+        let buffer = |len| SocketBuffer::new(vec![0; len]);
+        let mut socket = Socket::new(buffer(RECEIVE), buffer(SEND));
+        socket.set_nagle_enabled(false);
+        socket.set_congestion_control(CongestionControl::Cubic);
+        socket.set_timeout(Some(OPENING));
+        let mut sockets = SocketSet::new(Vec::with_capacity(1));
+        let handle = sockets.add(socket);
+        Self { iface, sockets, handle, mtu, open: false, accepted: false, gone: false, orphan: None }
+    }
+
+    /// A flow that waits for the segment that opens it.
+    pub(super) fn listen(key: Key, mtu: usize, seed: u64) -> Option<Self> {
+        let mut core = Self::new(key, mtu, seed);
+        core.socket().listen(endpoint(key.local)).ok()?;
+        core.accepted = true;
+        Some(core)
+    }
+
+    /// A flow that opens itself.
+    pub(super) fn connect(key: Key, mtu: usize, seed: u64) -> Option<Self> {
+        let mut core = Self::new(key, mtu, seed);
+        let socket = core.sockets.get_mut::<Socket<'_>>(core.handle);
+        socket.connect(core.iface.context(), endpoint(key.remote), endpoint(key.local)).ok()?;
+        Some(core)
+    }
+
+    pub(super) fn socket(&mut self) -> &mut Socket<'static> {
+        self.sockets.get_mut(self.handle)
+    }
+
+    /// The stream begins: from now on the limits of open connections hold.
+    pub(super) fn opened(&mut self) {
+        self.open = true;
+        let socket = self.socket();
+        socket.set_timeout(Some(SILENCE));
+        socket.set_keep_alive(Some(PROBE));
+    }
+
+    /// The stream was dropped. As a kernel socket does it: what was written still goes, what was not read is told with
+    /// a reset.
+    pub(super) fn abandon(&mut self, now: Instant) {
+        self.orphan = Some(now);
+        let socket = self.socket();
+        match socket.state() {
+            State::Closed | State::TimeWait => {}
+            _ if socket.recv_queue() > 0 => socket.abort(),
+            _ => socket.close(),
+        }
+    }
+
+    /// Takes a packet from the tunnel; an answer that cannot wait goes to `out`.
+    pub(super) fn feed(&mut self, now: Instant, packet: &[u8], out: &mut Packets) {
+        let mut wire = Wire { rx: Some(packet), out, mtu: self.mtu };
+        self.iface.poll_ingress_single(now, &mut wire, &mut self.sockets);
+        // Nobody will ever read it: the peer should know.
+        if self.orphan.is_some() && self.socket().recv_queue() > 0 {
+            self.socket().abort();
+        }
+    }
+
+    /// Writes what is due, and gives it to `send` in bursts.
+    pub(super) fn pump(&mut self, now: Instant, out: &mut Packets, mut send: impl FnMut(&Packets)) {
+        if self.orphan.is_some_and(|since| now >= since + ORPHAN) {
+            self.socket().abort();
+        }
+        loop {
+            let mut wire = Wire { rx: None, out, mtu: self.mtu };
+            let more = self.iface.poll_egress(now, &mut wire, &mut self.sockets);
+            if out.len() >= BURST || more == PollResult::None {
+                if !out.is_empty() {
+                    send(out);
+                    out.clear();
+                }
+                if more == PollResult::None {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// When it wants to be pumped again though nothing happens.
+    pub(super) fn due(&mut self, now: Instant) -> Option<Instant> {
+        let at = self.iface.poll_at(now, &self.sockets);
+        let end = self.orphan.map(|since| since + ORPHAN);
+        let at = [at, end].into_iter().flatten().min()?;
+        Some(at.max(now + SmolDuration::from_millis(1)))
+    }
+
+    /// Whether nothing can come of it any more. The peer's last acknowledgement is not waited for: what
+    /// comes late is answered with a reset, when all data has been taken on both sides.
+    pub(super) fn is_over(&mut self) -> bool {
+        matches!(self.socket().state(), State::Closed | State::TimeWait)
+    }
+}
+
+/// The time of a clock that began at `Duration::ZERO`.
+pub(super) fn instant(since: Duration) -> Instant {
+    Instant::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// The packet that comes, and those that go.
+struct Wire<'a> {
+    rx: Option<&'a [u8]>,
+    out: &'a mut Packets,
+    mtu: usize,
+}
+
+impl Device for Wire<'_> {
+    type RxToken<'t>
+        = Rx<'t>
+    where
+        Self: 't;
+    type TxToken<'t>
+        = Tx<'t>
+    where
+        Self: 't;
+
+    fn receive(&mut self, _: Instant) -> Option<(Rx<'_>, Tx<'_>)> {
+        Some((Rx(self.rx.take()?), Tx(self.out)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Tx<'_>> {
+        Some(Tx(self.out))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = self.mtu;
+        // What comes out of a tunnel is authentic; who gets it at the other side checks.
+        let mut checksum = ChecksumCapabilities::default();
+        checksum.ipv4 = Checksum::Tx;
+        checksum.tcp = Checksum::Tx;
+        capabilities.checksum = checksum;
+        capabilities
+    }
+}
+
+struct Rx<'a>(&'a [u8]);
+
+impl RxToken for Rx<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0)
+    }
+}
+
+struct Tx<'a>(&'a mut Packets);
+
+impl TxToken for Tx<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        self.0.push_with(len, f)
+    }
+}
