@@ -64,7 +64,7 @@ pub(super) async fn accept(
     salts: &Salts,
 ) -> Result<Request, AcceptError> {
     match keys.method.family {
-        Family::None => accept_plain(stream).await,
+        Family::None | Family::Stream(_) => accept_plain(stream).await,
         Family::Aead(_) => accept_aead(stream, keys, salts).await,
         Family::Aead2022(_) => accept_2022(stream, keys, salts).await,
     }

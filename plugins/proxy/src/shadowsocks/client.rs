@@ -28,23 +28,7 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     done(ShadowsocksOut { options, keys: Arc::new(keys) })
 }
 
-/// Methods of the time before AEAD, which the reference still speaks as a client.
-const LEGACY: [&str; 9] = [
-    "aes-128-ctr",
-    "aes-192-ctr",
-    "aes-256-ctr",
-    "aes-128-cfb",
-    "aes-192-cfb",
-    "aes-256-cfb",
-    "rc4-md5",
-    "chacha20-ietf",
-    "xchacha20",
-];
-
 fn keys(options: &ShadowsocksOutOptions) -> Result<ClientKeys, KeyError> {
-    if LEGACY.contains(&options.method.as_str()) {
-        return Err(KeyError::NotInBuild(options.method.clone()));
-    }
     let method = Method::named(&options.method)?;
     let password = options.password.expose();
     if !matches!(method.family, Family::Aead2022(_)) {

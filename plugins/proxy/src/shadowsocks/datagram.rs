@@ -7,6 +7,7 @@ use crosspoint_kernel::{addr::Target, flow::Batch};
 
 use super::{
     cipher::{BLOCK, Block, FullNonce, Key, TAG},
+    legacy::Way,
     method::{Family, MasterKey},
     wire::{self, WireError},
 };
@@ -104,6 +105,30 @@ pub fn open_aead(key: &MasterKey, packet: &mut [u8]) -> Result<(Range<usize>, Ta
     let plain = key.session(salt)?.open(&FullNonce::default(), sealed)?;
     let (peer, at) = address::parse(plain)?;
     Ok((len + at..len + plain.len(), peer))
+}
+
+/// Encrypts a datagram to `peer` with a stream cipher.
+pub fn seal_stream(batch: &mut Batch, index: usize, key: &MasterKey, peer: &Target) -> bool {
+    let salt = super::stream::salt(key.method.salt_len());
+    let Ok(mut cipher) = key.stream(&salt, Way::Out) else { return false };
+    let mut head = Vec::with_capacity(salt.len() + address::MAX);
+    head.extend(&salt);
+    address::emit(peer, &mut head);
+    let Some(room) = batch.grow_front(index, head.len()) else { return false };
+    room.copy_from_slice(&head);
+    cipher.apply(&mut batch.payload_mut(index)[salt.len()..]).is_ok()
+}
+
+/// Decrypts a datagram of a stream cipher: where its payload lies, and its peer. Nothing proves that it is genuine.
+///
+/// # Errors
+/// [`WireError`].
+pub fn open_stream(key: &MasterKey, packet: &mut [u8]) -> Result<(Range<usize>, Target), WireError> {
+    let len = key.method.salt_len();
+    let (salt, bytes) = packet.split_at_mut_checked(len).ok_or(WireError::Header("short"))?;
+    key.stream(salt, Way::In)?.apply(bytes)?;
+    let (peer, at) = address::parse(bytes)?;
+    Ok((len + at..packet.len(), peer))
 }
 
 /// How one end of a session seals: made once for a session.
@@ -327,6 +352,20 @@ mod tests {
     }
 
     #[test]
+    fn stream_datagrams_come_back() {
+        for name in ["aes-256-cfb", "rc4-md5", "xchacha20"] {
+            let key = key(name, 1);
+            let peer = Target::new("name.test", 53);
+            let mut batch = batch(b"payload");
+            assert!(seal_stream(&mut batch, 0, &key, &peer));
+            let mut packet = batch.payload(0).to_vec();
+            let (range, from) = open_stream(&key, &mut packet).unwrap();
+            assert_eq!((&packet[range], from), (&b"payload"[..], peer));
+            assert!(open_stream(&key, &mut packet[..10]).is_err());
+        }
+    }
+
+    #[test]
     fn aes_datagrams_name_their_user() {
         let (server, user) = (key("2022-blake3-aes-256-gcm", 1), key("2022-blake3-aes-256-gcm", 2));
         let place = Place { session: 77, number: 5 };
@@ -368,6 +407,7 @@ mod tests {
             let _ = open_identity(&aes.block().unwrap(), &bytes);
             let _ = open_message(&aes.session(&[0; 8]).unwrap(), &mut bytes, 16, From::Client);
             let _ = open_aead(&key("aes-128-gcm", 1), &mut bytes);
+            let _ = open_stream(&key("chacha20-ietf", 1), &mut bytes);
             let _ = open_chacha(&key("2022-blake3-chacha20-poly1305", 1).datagrams().unwrap(), &mut bytes, From::Client);
             let _ = read_inside(&bytes, From::Client);
         }

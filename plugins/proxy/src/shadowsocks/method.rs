@@ -7,13 +7,18 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use md5::Digest as _;
 
-use super::cipher::{Algorithm, BLOCK, Block, Forged, Key};
+use super::{
+    cipher::{Algorithm, BLOCK, Block, Forged, Key},
+    legacy::{self, Legacy, Way},
+};
 
 /// What goes around the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Nothing: no secrecy at all.
     None,
+    /// A stream cipher without authentication.
+    Stream(Legacy),
     /// SIP004.
     Aead(Algorithm),
     /// SIP022.
@@ -29,11 +34,21 @@ pub struct Method {
     pub family: Family,
 }
 
-const METHODS: [Method; 9] = {
+const METHODS: [Method; 18] = {
     use Algorithm::{Aes128Gcm, Aes192Gcm, Aes256Gcm, ChaCha20Poly1305, XChaCha20Poly1305};
-    use Family::{Aead, Aead2022, None};
+    use Family::{Aead, Aead2022, None, Stream};
+    use Legacy::{AesCfb, AesCtr, ChaCha20, Rc4Md5, XChaCha20};
     [
         Method { name: "none", family: None },
+        Method { name: "aes-128-ctr", family: Stream(AesCtr(16)) },
+        Method { name: "aes-192-ctr", family: Stream(AesCtr(24)) },
+        Method { name: "aes-256-ctr", family: Stream(AesCtr(32)) },
+        Method { name: "aes-128-cfb", family: Stream(AesCfb(16)) },
+        Method { name: "aes-192-cfb", family: Stream(AesCfb(24)) },
+        Method { name: "aes-256-cfb", family: Stream(AesCfb(32)) },
+        Method { name: "rc4-md5", family: Stream(Rc4Md5) },
+        Method { name: "chacha20-ietf", family: Stream(ChaCha20) },
+        Method { name: "xchacha20", family: Stream(XChaCha20) },
         Method { name: "aes-128-gcm", family: Aead(Aes128Gcm) },
         Method { name: "aes-192-gcm", family: Aead(Aes192Gcm) },
         Method { name: "aes-256-gcm", family: Aead(Aes256Gcm) },
@@ -68,9 +83,6 @@ pub enum KeyError {
     /// The key is shorter than the method needs.
     #[error("bad key")]
     Short,
-    /// The method is known and not built yet.
-    #[error("method {0} is not in this build")]
-    NotInBuild(String),
     /// The method has no identity headers.
     #[error("invalid argument")]
     NoIdentity,
@@ -86,12 +98,22 @@ impl Method {
         found.copied().ok_or_else(|| KeyError::Method(name.to_owned()))
     }
 
-    /// Length of keys and salts in bytes; 0 without encryption.
+    /// Length of keys in bytes; 0 without encryption.
     #[must_use]
     pub fn key_len(self) -> usize {
         match self.family {
             Family::None => 0,
+            Family::Stream(cipher) => cipher.key_len(),
             Family::Aead(algorithm) | Family::Aead2022(algorithm) => algorithm.key_len(),
+        }
+    }
+
+    /// Length of salts in bytes; 0 without encryption.
+    #[must_use]
+    pub fn salt_len(self) -> usize {
+        match self.family {
+            Family::Stream(cipher) => cipher.salt_len(),
+            _ => self.key_len(),
         }
     }
 
@@ -102,8 +124,10 @@ impl Method {
     pub fn key(self, password: &str, context: &'static str) -> Result<MasterKey, KeyError> {
         let key = match self.family {
             Family::None => Vec::new(),
-            Family::Aead(_) if password.is_empty() => return Err(KeyError::MissingPassword),
-            Family::Aead(_) => bytes_to_key(password.as_bytes(), self.key_len()),
+            Family::Aead(_) | Family::Stream(_) if password.is_empty() => {
+                return Err(KeyError::MissingPassword);
+            }
+            Family::Aead(_) | Family::Stream(_) => bytes_to_key(password.as_bytes(), self.key_len()),
             Family::Aead2022(_) if password.is_empty() => return Err(KeyError::MissingKey),
             Family::Aead2022(_) => {
                 let mut key = STANDARD.decode(password).map_err(|error| KeyError::Base64 {
@@ -155,7 +179,7 @@ impl MasterKey {
     /// The method has no keys.
     pub fn session(&self, salt: &[u8]) -> Result<Key, Forged> {
         match self.method.family {
-            Family::None => Err(Forged),
+            Family::None | Family::Stream(_) => Err(Forged),
             Family::Aead(algorithm) => Key::new(algorithm, &self.hkdf(salt)?),
             Family::Aead2022(algorithm) => {
                 Key::new(algorithm, &self.blake3("shadowsocks 2022 session subkey", salt))
@@ -163,11 +187,22 @@ impl MasterKey {
         }
     }
 
+    /// The stream cipher with that salt.
+    ///
+    /// # Errors
+    /// The method has none, or the salt another length.
+    pub fn stream(&self, salt: &[u8], way: Way) -> Result<legacy::Stream, Forged> {
+        match self.method.family {
+            Family::Stream(cipher) => cipher.stream(&self.key, salt, way),
+            _ => Err(Forged),
+        }
+    }
+
     /// Whether a server with this key can tell users apart: SIP022 has identity headers with AES only.
     #[must_use]
     pub fn has_users(&self) -> bool {
         match self.method.family {
-            Family::None => false,
+            Family::None | Family::Stream(_) => false,
             Family::Aead(_) => true,
             Family::Aead2022(algorithm) => algorithm != Algorithm::ChaCha20Poly1305,
         }
@@ -281,7 +316,7 @@ mod tests {
 
     #[test]
     fn sessions_differ_by_salt() {
-        for method in METHODS.iter().filter(|method| method.family != Family::None) {
+        for method in METHODS.iter().filter(|method| matches!(method.family, Family::Aead(_) | Family::Aead2022(_))) {
             let key = method.key(&STANDARD.encode([7; 32]), "").unwrap();
             let mut message = b"x".to_vec();
             let nonce = [0; 24];

@@ -1,12 +1,14 @@
-//! Shadowsocks: inbound and outbound `shadowsocks` (SIP002 methods `none`, SIP004 and SIP022).
+//! Shadowsocks: inbound and outbound `shadowsocks` (SIP002 methods `none` and stream ciphers, SIP004 and SIP022).
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`method`], [`cipher`] | names, keys and ciphers |
+//! | [`legacy`] | stream ciphers, for clients of old servers |
 //! | [`wire`], `stream` | chunks and headers of streams, without I/O; a stream with them around it |
 //! | [`datagram`], `packets` | the same for datagrams |
 //! | [`replay`] | salts and numbers that were seen |
-//! | `keys`, `accept`, `sessions`, `server` | the server: users, requests, datagram sessions |
+//! | `keys`, `accept`, `sessions`, `udp`, `server` | the server: users, requests, datagram sessions |
+//! | `relay` | the server that hands on to others |
 //! | `client` | the client |
 
 mod accept;
@@ -14,13 +16,16 @@ pub mod cipher;
 mod client;
 pub mod datagram;
 mod keys;
+pub mod legacy;
 pub mod method;
 mod options;
 mod packets;
+mod relay;
 pub mod replay;
 mod server;
 mod sessions;
 mod stream;
+mod udp;
 pub mod wire;
 
 pub use options::{ShadowsocksInOptions, ShadowsocksOutOptions};

@@ -135,6 +135,7 @@ impl Client {
                 let (peer, at) = address::parse(packet)?;
                 (at..packet.len(), peer)
             }
+            (None, Family::Stream(_)) => datagram::open_stream(&self.keys.own, packet)?,
             (None, _) => datagram::open_aead(&self.keys.own, packet)?,
         };
         batch.truncate(index, payload.end);
@@ -255,6 +256,9 @@ impl PacketIo for Client {
                         }
                         None => false,
                     }
+                }
+                (None, Family::Stream(_)) => {
+                    datagram::seal_stream(batch, index, &keys.own, peer)
                 }
                 (None, _) => datagram::seal_aead(batch, index, &keys.own, peer),
             };

@@ -1,17 +1,15 @@
 //! Inbound `shadowsocks`.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use crosspoint_kernel::component::{
-    BuildCx, Change, Claims, Component, Conn, Control, Deps, Fault, Spec,
-};
-use crosspoint_kernel::flow::Flow;
-use crosspoint_kernel::net::listen::{self, Bound};
-use crosspoint_kernel::net::udp::{Nat, NewSession};
-use crosspoint_kernel::serve;
-use crosspoint_kernel::session::Network;
+use crosspoint_kernel::addr::Target;
+use crosspoint_kernel::component::{BuildCx, Change, Claims, Component, Control, Deps, Spec};
+use crosspoint_kernel::flow::{BoxPacketIo, Flow};
+use crosspoint_kernel::net::listen;
+use crosspoint_kernel::users::User;
 use crosspoint_kernel::{BoxFuture, BuildError, Kind, Plugin};
 use crosspoint_layers::entrance::{Arrived, EntranceOptions};
 use crosspoint_layers::inbound::{
@@ -20,15 +18,18 @@ use crosspoint_layers::inbound::{
 use crosspoint_layers::spec::{at_start, done};
 use crosspoint_schema::decode::{Map, Options as _};
 use crosspoint_schema::{ConfigError, RawOptions};
-use tokio::net::UdpSocket;
-use tracing::{debug, error, warn};
+use tracing::error;
 
 use super::accept::{AcceptError, accept};
 use super::keys::ServerKeys;
+use super::method::KeyError;
 use super::options::ShadowsocksInOptions;
 use super::packets::Answers;
+use super::relay::{RelayIn, Table};
 use super::replay::Salts;
 use super::sessions::Sessions;
+use super::udp::{self, Datagrams};
+use super::wire::WireError;
 
 inventory::submit! {
     Plugin { kind: Kind::Inbound, type_name: "shadowsocks", schema: ShadowsocksInOptions::describe, canonical: |raw| raw.canonical::<ShadowsocksInOptions>(), parse }
@@ -45,16 +46,13 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
             raw.invalid("users and destinations options are not supported in managed servers")
         );
     }
-    for (used, what) in [
-        (options.managed, "managed"),
-        (!options.destinations.is_empty(), "destinations"),
-        (options.multiplex.as_ref().is_some_and(|mux| mux.enabled), "multiplex"),
-    ] {
-        if used {
-            return Err(raw.invalid_at(what, format!("option `{what}` is not in this build")));
-        }
+    let invalid = |error: KeyError| raw.invalid(error.to_string());
+    if !options.destinations.is_empty() {
+        let table = Table::new(&options).map_err(invalid)?;
+        at_start(&raw, "proxy_protocol", listen::validate(&options.listen))?;
+        return done(RelayIn { options, table: Arc::new(table) });
     }
-    let keys = ServerKeys::new(&options).map_err(|error| raw.invalid(error.to_string()))?;
+    let keys = ServerKeys::new(&options).map_err(invalid)?;
     at_start(&raw, "proxy_protocol", listen::validate(&options.listen))?;
     done(ShadowsocksIn { options, keys: Arc::new(keys) })
 }
@@ -66,12 +64,6 @@ struct ShadowsocksIn {
 }
 
 impl ShadowsocksIn {
-    fn networks(&self) -> Vec<Network> {
-        let network = &self.options.network;
-        let all = [(Network::Tcp, network.tcp()), (Network::Udp, network.udp())];
-        all.into_iter().filter_map(|(network, has)| has.then_some(network)).collect()
-    }
-
     fn inbound(&self) -> InboundOptions<'_> {
         InboundOptions {
             listen: &self.options.listen,
@@ -96,7 +88,12 @@ impl Spec for ShadowsocksIn {
     }
 
     fn claims(&self, out: &mut Claims) {
-        listen::claims(&self.options.listen, &self.networks(), out);
+        listen::claims(&self.options.listen, &udp::networks(&self.options.network), out);
+    }
+
+    fn takes_users(&self) -> bool {
+        // Where the server's key is everybody's there is nobody to tell apart.
+        !self.keys.is_shared()
     }
 
     fn change(&self, next: &dyn Spec) -> Change {
@@ -114,45 +111,29 @@ impl Spec for ShadowsocksIn {
     fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
         Box::pin(async move {
             let listen = &self.options.listen;
-            let networks = self.networks();
-            let tcp = networks
-                .contains(&Network::Tcp)
-                .then(|| listen::tcp_listener(listen, &cx))
-                .transpose()?;
-            let udp = networks
-                .contains(&Network::Udp)
-                .then(|| listen::udp_socket(listen, &cx, true))
-                .transpose()?;
-            let greeter = Shadowsocks {
-                keys: ArcSwap::new(Arc::new(InForce::new(self.keys.clone())?)),
-                salts: Salts::default(),
-            };
+            let network = &self.options.network;
+            let tcp = network.tcp().then(|| listen::tcp_listener(listen, &cx)).transpose()?;
+            let udp = network.udp().then(|| listen::udp_socket(listen, &cx, true)).transpose()?;
+            let roll = cx.plane.users.get(&cx.me.tag).filter(|_| self.takes_users());
+            let managed = roll.map(|roll| roll.users()).unwrap_or_default();
+            let keys = Arc::new(with_managed(&cx, &self.keys, &managed));
+            let sessions = Sessions::new(keys.clone()).map_err(BuildError::options)?;
+            let in_force = InForce { keys, sessions: Arc::new(sessions) };
+            let greeter =
+                Shadowsocks { keys: ArcSwap::from_pointee(in_force), salts: Salts::default() };
             let inbound = Inbound::new(&self.inbound(), greeter, &cx)?;
-            let server = Server { cx, inbound };
-            let inject = server.inbound.inject();
-            let control = server.clone();
-            let run = async move {
-                let streams = async {
-                    match tcp {
-                        Some(tcp) => server.inbound.clone().run(tcp).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                let packets = async {
-                    match udp {
-                        Some(udp) => server.packets(udp).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    end = streams => end,
-                    end = packets => end,
-                }
+            let control = Handle {
+                cx: cx.clone(),
+                inbound: inbound.clone(),
+                configured: self.keys.clone(),
+                managed,
             };
             Ok(Component {
-                inject: Some(inject),
+                inject: Some(inbound.inject()),
                 control: Some(Box::new(control)),
-                run: Some(Box::pin(run)),
+                run: Some(Box::pin(async move {
+                    udp::serve_both(&cx, &inbound, tcp, udp).await
+                })),
                 ..Component::default()
             })
         })
@@ -165,14 +146,14 @@ struct InForce {
     sessions: Arc<Sessions>,
 }
 
-impl InForce {
-    fn new(keys: Arc<ServerKeys>) -> Result<Self, BuildError> {
-        let sessions = Sessions::new(keys.clone()).map_err(BuildError::options)?;
-        Ok(Self { keys, sessions: Arc::new(sessions) })
-    }
+/// Configured users and managed ones.
+fn with_managed(cx: &BuildCx, configured: &ServerKeys, managed: &[User]) -> ServerKeys {
+    configured.with_managed(managed, |user, why| {
+        error!(component = %cx.me, "user {} is left out: {why}", user.name);
+    })
 }
 
-/// The protocol over streams.
+/// The protocol over streams and datagrams.
 struct Shadowsocks {
     keys: ArcSwap<InForce>,
     salts: Salts,
@@ -197,70 +178,67 @@ impl Greeter for Shadowsocks {
     }
 }
 
-/// A running inbound.
-#[derive(Clone)]
-struct Server {
-    cx: BuildCx,
-    inbound: Arc<Inbound<Shadowsocks>>,
+impl Datagrams for Shadowsocks {
+    fn open(
+        &self,
+        source: SocketAddr,
+        packet: &mut [u8],
+    ) -> Result<(Range<usize>, Target), WireError> {
+        self.keys.load().sessions.open(source, packet)
+    }
+
+    fn client(&self, source: SocketAddr, packets: BoxPacketIo) -> (Option<Arc<str>>, BoxPacketIo) {
+        let sessions = self.keys.load().sessions.clone();
+        let user = sessions.client(source).and_then(|client| client.user);
+        (user, Box::new(Answers::new(packets, source, sessions)))
+    }
 }
 
-impl Control for Server {
-    fn reconfigure(&mut self, next: Arc<dyn Spec>) {
-        let Some(next) = next.downcast_ref::<ShadowsocksIn>() else { return };
-        match InForce::new(next.keys.clone()) {
-            Ok(next) => {
-                let next = Arc::new(next);
-                let old = self.inbound.greeter().keys.swap(next.clone());
-                let (old, next) = (&old.keys, &next.keys);
+/// Takes other users.
+struct Handle {
+    cx: BuildCx,
+    inbound: Arc<Inbound<Shadowsocks>>,
+    configured: Arc<ServerKeys>,
+    managed: Arc<[User]>,
+}
+
+impl Handle {
+    fn apply(&self) {
+        let keys = Arc::new(with_managed(&self.cx, &self.configured, &self.managed));
+        let in_force = &self.inbound.greeter().keys;
+        let old = in_force.load_full();
+        match old.sessions.under(keys.clone()) {
+            Ok(sessions) => {
+                in_force
+                    .store(Arc::new(InForce { keys: keys.clone(), sessions: Arc::new(sessions) }));
                 // Without users nobody is told apart.
-                cut_strangers(&self.cx, |user| {
-                    next.is_shared() || user.is_some_and(|name| next.same_user(old, name))
-                });
+                if !keys.is_shared() {
+                    let same = keys.unchanged(&old.keys);
+                    cut_strangers(&self.cx, |user| {
+                        user.is_some_and(|name| same.contains_key(name))
+                    });
+                }
             }
             Err(error) => error!(component = %self.cx.me, "take other users: {error}"),
         }
     }
 }
 
-impl Server {
-    async fn packets(&self, socket: Bound<UdpSocket>) -> Result<(), Fault> {
-        let fault = |what: &str, error: std::io::Error| Fault(format!("{what}: {error}"));
-        socket.tune().map_err(|e| fault("set options of the socket", e))?;
-        let nat = Nat::on(&socket).map_err(|e| fault("prepare the socket", e))?;
-        let keys = &self.inbound.greeter().keys;
-        let classify =
-            |source: SocketAddr, packet: &mut [u8]| match keys.load().sessions.open(source, packet)
-            {
-                Ok(opened) => Some(opened),
-                Err(error) => {
-                    debug!(component = %self.cx.me, "process packet from {source}: {error}");
-                    None
-                }
-            };
-        let admit = |new: NewSession| {
-            let NewSession { source, target, packets, .. } = new;
-            let Some(permit) = serve::permit() else {
-                warn!(component = %self.cx.me, "packet connection from {source} dropped: too many connections");
-                return;
-            };
-            let sessions = keys.load().sessions.clone();
-            let user = sessions.client(source).and_then(|client| client.user);
-            let id = self.cx.plane.ledger.next_id();
-            let session = self.inbound.session(id, Network::Udp, source, target, user);
-            let packets = Box::new(Answers::new(packets, source, sessions));
-            let conn = Conn { session, flow: Flow::Packet(packets), permit };
-            let unpack = self.inbound.unpack().clone();
-            tokio::spawn(async move { unpack.conn(conn).await });
-        };
-        let beat = async {
-            loop {
-                self.cx.pulse.beat().await;
-            }
-        };
-        tokio::select! {
-            () = self.cx.cancel.cancelled() => Ok(()),
-            error = nat.serve(classify, admit) => Err(fault("receive", error)),
-            () = beat => Ok(()),
+impl Control for Handle {
+    fn reconfigure(&mut self, next: Arc<dyn Spec>) {
+        let Some(next) = next.downcast_ref::<ShadowsocksIn>() else { return };
+        self.configured = next.keys.clone();
+        self.apply();
+    }
+
+    fn check_user(&self, user: &User) -> Result<(), String> {
+        self.configured.check(user)
+    }
+
+    fn set_users(&mut self, users: &[User]) {
+        if *self.managed != *users {
+            self.managed = users.into();
+            self.apply();
         }
     }
 }

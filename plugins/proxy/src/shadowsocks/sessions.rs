@@ -39,7 +39,8 @@ pub(super) struct Sessions {
     block: Option<Block>,
     /// Opens datagrams of SIP022 with ChaCha20.
     chacha: Option<Key>,
-    table: Mutex<Table>,
+    /// Shared with the keys that come after these.
+    table: Arc<Mutex<Table>>,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +72,7 @@ struct Session {
     /// The client's id.
     client: u64,
     user: Option<Arc<str>>,
+    key: MasterKey,
     /// Opens what the client sends, with AES.
     opener: Option<Key>,
     window: Mutex<Window>,
@@ -93,6 +95,7 @@ impl Session {
         Ok(Self {
             client,
             user,
+            key: key.clone(),
             opener,
             window: Mutex::default(),
             ours,
@@ -110,8 +113,21 @@ impl Sessions {
             block: (new && !chacha).then(|| keys.own.block()).transpose()?,
             chacha: chacha.then(|| keys.own.datagrams()).transpose()?,
             keys,
-            table: Mutex::default(),
+            table: Arc::default(),
         })
+    }
+
+    /// These sessions under other keys of the same server: those of users whose key stays go on.
+    pub(super) fn under(&self, keys: Arc<ServerKeys>) -> Result<Self, Forged> {
+        if !keys.is_shared() {
+            let same = keys.unchanged(&self.keys);
+            let stays =
+                |user: &Option<Arc<str>>| user.as_ref().is_some_and(|name| same.contains_key(&**name));
+            let mut table = self.table.lock();
+            table.sessions.retain(|_, session| stays(&session.user));
+            table.clients.retain(|_, client| stays(&client.user));
+        }
+        Ok(Self { table: self.table.clone(), ..Self::new(keys)? })
     }
 
     /// Opens a datagram in place: where its payload lies, and where it is to go.
@@ -121,11 +137,11 @@ impl Sessions {
         packet: &mut [u8],
     ) -> Result<(Range<usize>, Target), WireError> {
         let (payload, target, user, how) = match self.keys.method.family {
-            Family::None => {
+            Family::None | Family::Stream(_) => {
                 let (target, at) = address::parse(packet)?;
                 (at..packet.len(), target, None, How::Plain)
             }
-            Family::Aead(_) => self.open_aead(packet)?,
+            Family::Aead(_) => self.open_aead(source, packet)?,
             Family::Aead2022(_) => self.open_2022(packet)?,
         };
         let client = Client { user, how, seen: Instant::now() };
@@ -142,8 +158,19 @@ impl Sessions {
     #[expect(clippy::type_complexity, reason = "parts of one datagram")]
     fn open_aead(
         &self,
+        source: SocketAddr,
         packet: &mut [u8],
     ) -> Result<(Range<usize>, Target, Option<Arc<str>>, How), WireError> {
+        // Who has sent from there before is tried first: with many users the others cost much.
+        if !self.keys.is_shared()
+            && let Some(Client { user, how: How::Aead(key), .. }) = self.client(source)
+        {
+            let mut copy = packet.to_vec();
+            if let Ok((payload, target)) = datagram::open_aead(&key, &mut copy) {
+                packet.copy_from_slice(&copy);
+                return Ok((payload, target, user, How::Aead(key)));
+            }
+        }
         let mut candidates = self.keys.candidates().peekable();
         while let Some((key, user)) = candidates.next() {
             // A failed attempt leaves the bytes undefined: all but the last one work on a copy.
@@ -188,7 +215,7 @@ impl Sessions {
                 (&user.key, Some(user.name.clone()), 32)
             };
             let known = self.table.lock().sessions.get(&place.session).cloned();
-            let session = match known.filter(|session| session.user == user) {
+            let session = match known.filter(|session| session.key == *key && session.user == user) {
                 Some(session) => session,
                 None => Arc::new(Session::new(place.session, key, user)?),
             };

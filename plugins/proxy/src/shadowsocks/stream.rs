@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     cipher::TAG,
+    legacy::{self, Way},
     method::{Family, MasterKey, Method},
     wire::{self, Opened, Opener, Sealer, WireError},
 };
@@ -63,6 +64,8 @@ enum Read {
     Salt { key: MasterKey, request_salt: Vec<u8> },
     /// The header of the response.
     Header { opener: Opener, request_salt: Vec<u8> },
+    /// Bytes of a stream cipher.
+    Stream(legacy::Stream),
     /// Chunks.
     Chunks(Opener),
 }
@@ -75,6 +78,8 @@ enum Write {
     Request { keys: Arc<ClientKeys>, target: Target, timer: Option<Pin<Box<Sleep>>> },
     /// The response of a server to the request with that salt.
     Response { key: MasterKey, request_salt: Vec<u8> },
+    /// Bytes of a stream cipher.
+    Stream(legacy::Stream),
     /// Chunks.
     Chunks(Sealer),
 }
@@ -140,8 +145,13 @@ impl Shadow {
                 Ok((have == 0).then_some(1))
             }
             Read::Salt { key, request_salt } => {
-                let len = key.method.key_len();
+                let len = key.method.salt_len();
                 let Some(salt) = bytes.get(..len) else { return Ok(Some(len)) };
+                if matches!(key.method.family, Family::Stream(_)) {
+                    self.read = Read::Stream(key.stream(salt, Way::In)?);
+                    self.input.consume(len);
+                    return Ok(None);
+                }
                 let opener = Opener::new(key.session(salt)?, key.method.family);
                 self.read = match key.method.family {
                     Family::Aead2022(_) => {
@@ -151,6 +161,11 @@ impl Shadow {
                 };
                 self.input.consume(len);
                 Ok(None)
+            }
+            Read::Stream(cipher) => {
+                cipher.apply(bytes)?;
+                self.plain = have;
+                Ok((have == 0).then_some(1))
             }
             Read::Header { opener, request_salt } => {
                 let len = wire::response_len(request_salt.len()) + TAG;
@@ -191,14 +206,27 @@ impl Shadow {
         match &mut self.write {
             Write::Plain => out.extend(payload),
             Write::Chunks(sealer) => sealer.chunks(out, payload)?,
+            Write::Stream(cipher) => {
+                let at = out.len();
+                out.extend(payload);
+                cipher.apply(&mut out[at..])?;
+            }
             Write::Request { keys, target, .. } => {
-                let salt = salt(keys.method.key_len());
+                let salt = salt(keys.method.salt_len());
                 out.extend(&salt);
                 self.write = match keys.method.family {
                     Family::None => {
                         address::emit(target, out);
                         out.extend(payload);
                         Write::Plain
+                    }
+                    Family::Stream(_) => {
+                        let mut cipher = keys.own.stream(&salt, Way::Out)?;
+                        let at = out.len();
+                        address::emit(target, out);
+                        out.extend(payload);
+                        cipher.apply(&mut out[at..])?;
+                        Write::Stream(cipher)
                     }
                     family @ Family::Aead(_) => {
                         let mut sealer = Sealer::new(keys.own.session(&salt)?, family);
@@ -320,6 +348,13 @@ impl AsyncRead for Shadow {
             return Pin::new(&mut this.inner).poll_read(cx, out);
         }
         let before = out.filled().len();
+        if let Read::Stream(cipher) = &mut this.read
+            && this.input.is_empty()
+        {
+            ready!(Pin::new(&mut this.inner).poll_read(cx, out))?;
+            let decrypted = cipher.apply(&mut out.filled_mut()[before..]);
+            return Poll::Ready(decrypted.map_err(|error| invalid(error.into())));
+        }
         loop {
             if this.plain > 0 {
                 this.give(out);
@@ -335,7 +370,7 @@ impl AsyncRead for Shadow {
                 let clean = match &this.read {
                     Read::Chunks(opener) => opener.between(),
                     // Nobody has answered: as if the target had closed.
-                    Read::Salt { .. } | Read::Plain => true,
+                    Read::Salt { .. } | Read::Plain | Read::Stream(_) => true,
                     Read::Header { .. } => false,
                 };
                 if clean && this.input.is_empty() {
