@@ -81,6 +81,8 @@ pub struct Entry {
     pub up: AtomicU64,
     /// Payload bytes to the client.
     pub down: AtomicU64,
+    /// Payload bytes of both directions that were moved by splice.
+    pub spliced: AtomicU64,
     /// Datagrams from the client.
     pub up_packets: AtomicU64,
     /// Datagrams to the client.
@@ -201,6 +203,7 @@ impl Ledger {
             started: session.started,
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
+            spliced: AtomicU64::new(0),
             up_packets: AtomicU64::new(0),
             down_packets: AtomicU64::new(0),
             hops: Mutex::new(Vec::new()),

@@ -139,6 +139,7 @@ fn connection(entry: &Entry) -> ConnectionInfo {
         age_ms: millis(entry.started.elapsed()),
         up: entry.up.load(Ordering::Relaxed),
         down: entry.down.load(Ordering::Relaxed),
+        spliced: entry.spliced.load(Ordering::Relaxed),
     }
 }
 

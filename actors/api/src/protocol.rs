@@ -253,6 +253,9 @@ pub struct ConnectionInfo {
     pub up: u64,
     /// Payload bytes to the client.
     pub down: u64,
+    /// Of both, bytes that were moved from socket to socket without a copy.
+    #[serde(default)]
+    pub spliced: u64,
 }
 
 /// How many connections a request has ended.

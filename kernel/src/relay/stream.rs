@@ -73,14 +73,16 @@ impl Way {
         cx: &mut Context<'_>,
         source: &mut BoxStream,
         sink: &mut BoxStream,
-        counter: &AtomicU64,
+        (counter, spliced): (&AtomicU64, &AtomicU64),
     ) -> Poll<Result<(), Failure>> {
         let (mut budget, mut turns) = (BUDGET, TURNS);
         loop {
             let moved = match &mut self.state {
                 State::Idle => ready!(self.poll_idle(cx, source, sink, counter))?,
                 State::Held { .. } => ready!(self.poll_held(cx, sink, counter))?,
-                State::Piped(_) => ready!(self.poll_piped(cx, source, sink, counter))?,
+                State::Piped(_) => {
+                    ready!(self.poll_piped(cx, source, sink, (counter, spliced)))?
+                }
                 State::Closing => {
                     return match ready!(Pin::new(&mut *sink).poll_shutdown(cx)) {
                         // The sink went away by itself: its own direction will tell why.
@@ -224,7 +226,7 @@ impl Way {
         cx: &mut Context<'_>,
         source: &mut BoxStream,
         sink: &mut BoxStream,
-        counter: &AtomicU64,
+        (counter, spliced): (&AtomicU64, &AtomicU64),
     ) -> Poll<Result<usize, Failure>> {
         let to = self.to();
         let (State::Piped(pipe), Some(source), Some(sink)) =
@@ -254,6 +256,7 @@ impl Way {
                 Ok(moved) => {
                     total += moved;
                     counter.fetch_add(moved as u64, Ordering::Relaxed);
+                    spliced.fetch_add(moved as u64, Ordering::Relaxed);
                     SPLICED_BYTES.fetch_add(moved as u64, Ordering::Relaxed);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -292,7 +295,7 @@ pub async fn streams(mut client: BoxStream, mut server: BoxStream, entry: &Entry
                 true => (&mut up, &mut client, &mut server, &entry.up),
                 false => (&mut down, &mut server, &mut client, &entry.down),
             };
-            match way.poll(cx, source, sink, counter) {
+            match way.poll(cx, source, sink, (counter, &entry.spliced)) {
                 Poll::Pending => pending = true,
                 Poll::Ready(Ok(())) => {}
                 // A server that answers and goes before it has read everything resets what is on the

@@ -238,6 +238,16 @@ impl Stream for Answering {
         if through { self.inner.raw_tcp() } else { None }
     }
 
+    fn raw_source(&mut self) -> Option<&mut TcpStream> {
+        let through = matches!(self.state, State::Done) && self.prefix.is_empty();
+        if through { self.inner.raw_source() } else { None }
+    }
+
+    fn raw_sink(&mut self) -> Option<&mut TcpStream> {
+        let through = matches!(self.state, State::Done);
+        if through { self.inner.raw_sink() } else { None }
+    }
+
     fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,

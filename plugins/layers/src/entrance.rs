@@ -22,7 +22,7 @@ impl EntranceOptions<'_> {
     /// # Errors
     /// The options are wrong, or ask for what this build lacks.
     pub fn check(&self) -> Result<(), BuildError> {
-        Entrance::new(self).map(drop)
+        Entrance::new(self, false).map(drop)
     }
 }
 
@@ -33,18 +33,20 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    /// The way that the options describe.
+    /// The way that the options describe. `leavable`: the protocol may leave TLS in the middle of a connection
+    /// ([`Stream::seal`](crosspoint_kernel::flow::Stream::seal)), as far as nothing else lies above it.
     ///
     /// # Errors
     /// As [`EntranceOptions::check`].
-    pub fn new(options: &EntranceOptions<'_>) -> Result<Self, BuildError> {
+    pub fn new(options: &EntranceOptions<'_>, leavable: bool) -> Result<Self, BuildError> {
         let tls = options.tls.filter(|tls| tls.enabled);
         let transport = options
             .transport
             .map(|transport| transport::server(transport, tls.is_some()))
             .transpose()?;
         let alpn = transport.as_ref().map_or(&[][..], |side| side.alpn);
-        let tls = tls.map(|tls| Server::new(tls, &ServerDefaults { alpn })).transpose()?;
+        let defaults = ServerDefaults { alpn, leavable: leavable && transport.is_none() };
+        let tls = tls.map(|tls| Server::new(tls, &defaults)).transpose()?;
         Ok(Self { tls, transport: transport.map(|side| side.of) })
     }
 

@@ -25,6 +25,9 @@ use crate::{
 
 /// The server side of a protocol over streams.
 pub trait Greeter: Send + Sync + 'static {
+    /// Whether the protocol may leave TLS in the middle of a connection.
+    const LEAVES_TLS: bool = false;
+
     /// Reads who a client is and what it wants. Runs under the time limit of handshakes.
     fn greet(
         &self,
@@ -112,7 +115,7 @@ impl<G: Greeter> Inbound<G> {
         cx: &BuildCx,
     ) -> Result<Arc<Self>, BuildError> {
         Ok(Arc::new(Self {
-            entrance: Entrance::new(&options.entrance)?,
+            entrance: Entrance::new(&options.entrance, G::LEAVES_TLS)?,
             unpack: Unpack::new(cx, options.multiplex, options.udp_over_tcp)?,
             defaults: SessionDefaults::new(options.listen),
             greeter,

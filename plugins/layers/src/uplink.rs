@@ -37,7 +37,7 @@ impl UplinkOptions<'_> {
     /// # Errors
     /// The options are wrong, or ask for what this build lacks.
     pub fn check(&self) -> Result<(), BuildError> {
-        Layers::new(self, None).map(drop)
+        Layers::new(self, None, false).map(drop)
     }
 }
 
@@ -48,7 +48,11 @@ struct Layers {
 }
 
 impl Layers {
-    fn new(options: &UplinkOptions<'_>, plane: Option<Arc<Plane>>) -> Result<Self, BuildError> {
+    fn new(
+        options: &UplinkOptions<'_>,
+        plane: Option<Arc<Plane>>,
+        leavable: bool,
+    ) -> Result<Self, BuildError> {
         let tls = options.tls.filter(|tls| tls.enabled);
         let transport = options
             .transport
@@ -57,9 +61,11 @@ impl Layers {
             })
             .transpose()?;
         let alpn = transport.as_ref().map_or(&[][..], |side: &Side<_>| side.alpn);
+        let leavable = leavable && transport.is_none();
         let tls = tls
             .map(|tls| {
-                let defaults = ClientDefaults { alpn, plane, ..ClientDefaults::default() };
+                let defaults =
+                    ClientDefaults { alpn, plane, leavable, ..ClientDefaults::default() };
                 Client::new(tls, &options.server.server, &defaults)
             })
             .transpose()?;
@@ -80,7 +86,24 @@ impl Uplink {
     /// # Errors
     /// As [`UplinkOptions::check`], and those of the dialer.
     pub fn new(options: &UplinkOptions<'_>, cx: &BuildCx) -> Result<Self, BuildError> {
-        let layers = Layers::new(options, Some(cx.plane.clone()))?;
+        Self::build(options, cx, false)
+    }
+
+    /// The same for a protocol that may leave TLS in the middle of a connection
+    /// ([`Stream::seal`](crosspoint_kernel::flow::Stream::seal)), as far as nothing else lies above it.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn leavable(options: &UplinkOptions<'_>, cx: &BuildCx) -> Result<Self, BuildError> {
+        Self::build(options, cx, true)
+    }
+
+    fn build(
+        options: &UplinkOptions<'_>,
+        cx: &BuildCx,
+        leavable: bool,
+    ) -> Result<Self, BuildError> {
+        let layers = Layers::new(options, Some(cx.plane.clone()), leavable)?;
         let setup = Setup { server: Some(&options.server.server), ..Setup::default() };
         Ok(Self {
             dialer: Dialer::with(options.dial, cx, setup)?,

@@ -51,6 +51,17 @@ impl Lead {
         Self { inner, head: Some(head), output: Output::default() }
     }
 
+    /// A server's answer. It goes with the first bytes, or with the end.
+    pub(crate) fn answer(inner: BoxStream, bytes: Vec<u8>) -> Self {
+        let head = Head { bytes, timer: None };
+        Self { inner, head: Some(head), output: Output::default() }
+    }
+
+    /// Whether the head goes out by itself when there is nothing else to send.
+    fn asks(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.timer.is_some())
+    }
+
     /// Puts the head, and `data` behind it, into what is to be sent.
     fn begin(&mut self, data: &[u8]) {
         if let Some(head) = self.head.take() {
@@ -101,7 +112,7 @@ impl AsyncRead for Lead {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.head.is_some() || !this.output.is_empty() {
+        if this.asks() || !this.output.is_empty() {
             this.poll_alone(cx)?;
         }
         Pin::new(&mut this.inner).poll_read(cx, buf)
@@ -163,6 +174,14 @@ impl AsyncWrite for Lead {
 impl Stream for Lead {
     fn raw_tcp(&mut self) -> Option<&mut TcpStream> {
         if self.head.is_none() && self.output.is_empty() { self.inner.raw_tcp() } else { None }
+    }
+
+    fn raw_source(&mut self) -> Option<&mut TcpStream> {
+        if self.asks() || !self.output.is_empty() { None } else { self.inner.raw_source() }
+    }
+
+    fn raw_sink(&mut self) -> Option<&mut TcpStream> {
+        if self.head.is_none() && self.output.is_empty() { self.inner.raw_sink() } else { None }
     }
 
     fn local_addr(&self) -> Option<SocketAddr> {

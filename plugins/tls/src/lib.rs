@@ -9,11 +9,13 @@
 //! | [`Client`], [`Server`], [`TlsStream`] | handshakes and what comes of them |
 //! | [`Store`] | whom clients trust, from the `certificate` section; watched |
 //! | [`fragment`] | a ClientHello in several segments or records |
+//! | `below` | the stream below, which XTLS Vision comes back to |
 //! | `ech` | Encrypted Client Hello at the client |
 //! | `mint` | certificates that `insecure` servers make up |
 //!
 //! Facts of the formats: RFC 8446 (TLS 1.3), RFC 6066 §3 (server names), RFC 9849 (ECH), RFC 9460 (HTTPS records).
 
+mod below;
 mod client;
 mod der;
 mod ech;

@@ -15,6 +15,7 @@ use tracing::{error, info};
 
 use crate::{
     HANDSHAKE_TIMEOUT, HandshakeError, TlsError, TlsStream,
+    below::Below,
     client::check_alpn,
     keys::{Certificates, certified},
     mint::Mint,
@@ -28,6 +29,8 @@ use crate::{
 pub struct ServerDefaults<'a> {
     /// Application protocols to accept.
     pub alpn: &'a [&'a str],
+    /// Whether streams may be left in the middle ([`Stream::seal`](crosspoint_kernel::flow::Stream::seal)).
+    pub leavable: bool,
 }
 
 /// TLS at the server. Cheap to clone.
@@ -44,6 +47,7 @@ struct Inner {
     certificate: Part,
     key: Part,
     watched: Watched,
+    leavable: bool,
 }
 
 /// A text that is given or in a file.
@@ -149,6 +153,7 @@ impl Server {
             certificate,
             key,
             watched,
+            leavable: defaults.leavable,
         })))
     }
 
@@ -178,6 +183,7 @@ impl Server {
     pub async fn accept(&self, stream: BoxStream) -> Result<TlsStream, HandshakeError> {
         let inner = &*self.0;
         let work = async {
+            let stream = Below::new(stream, inner.leavable);
             let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
             let config = inner.config_for(&start.client_hello()).clone();
             Ok(TlsStream::new(start.into_stream(config).await?))

@@ -298,6 +298,14 @@ impl Stream for Fragmenting {
         if matches!(self.state, State::Through) { self.inner.raw_tcp() } else { None }
     }
 
+    fn raw_source(&mut self) -> Option<&mut TcpStream> {
+        if matches!(self.state, State::Through) { self.inner.raw_source() } else { None }
+    }
+
+    fn raw_sink(&mut self) -> Option<&mut TcpStream> {
+        if matches!(self.state, State::Through) { self.inner.raw_sink() } else { None }
+    }
+
     fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,

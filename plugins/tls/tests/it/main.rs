@@ -3,5 +3,6 @@
 mod ech;
 mod fragments;
 mod handshakes;
+mod leaving;
 mod live;
 mod support;
