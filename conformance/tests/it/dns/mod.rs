@@ -9,5 +9,6 @@ mod leak;
 mod local;
 mod origin;
 mod random;
+mod rough;
 mod servers;
 mod unbound;

@@ -115,7 +115,12 @@ fn heard(tag: &str, bytes: &[u8], udp: bool, log: &Log) -> Option<Vec<Act>> {
         text += &format!(" {}", edns_text(edns));
     }
     let seen = Seen { name: name.clone(), text };
-    log.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+    let first = {
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = log.iter().all(|before| before.name != name);
+        log.push(seen);
+        first
+    };
     let label = name.split('.').next().unwrap_or_default();
     let reply = reply(tag, &query, label);
     let mut bytes = reply.to_vec().ok()?;
@@ -125,6 +130,7 @@ fn heard(tag: &str, bytes: &[u8], udp: bool, log: &Log) -> Option<Vec<Act>> {
     }
     Some(match label {
         "hang" => Vec::new(),
+        "lost" if first => Vec::new(),
         "slow" => vec![Act::Wait(Duration::from_millis(300)), Act::Say(bytes)],
         "garbage" => vec![Act::Say(vec![0xff; 40])],
         "half" => vec![Act::Say(bytes[..bytes.len() - 3].to_vec())],
@@ -172,7 +178,7 @@ fn reply(tag: &str, query: &Message, label: &str) -> Message {
     };
     let mut missing = None;
     match (label, kind) {
-        ("a" | "slow" | "wrongid" | "half" | "flags", RecordType::A) => say(300, v4(1)),
+        ("a" | "slow" | "lost" | "wrongid" | "half" | "flags", RecordType::A) => say(300, v4(1)),
         ("a", RecordType::AAAA) | ("six", RecordType::AAAA) => {
             say(300, RData::AAAA(AAAA("2001:db8::1".parse().unwrap_or([0; 16].into()))));
         }

@@ -25,6 +25,8 @@ struct Lists {
     file: Arc<Mutex<Option<String>>>,
     /// `If-None-Match` of each request.
     asked: Arc<Mutex<Vec<Option<String>>>>,
+    /// No answer is given while this is held.
+    held: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Lists {
@@ -52,6 +54,7 @@ impl Lists {
             line.clear();
         }
         self.asked.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.push(known.clone());
+        drop(self.held.lock().await);
         let file = self.file.lock().ok().and_then(|file| file.clone());
         let answer = match file {
             None => "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_owned(),
@@ -91,7 +94,8 @@ async fn passes(inbound: u16, name: &str) -> Result<bool> {
         stream.read_exact(&mut reply).await?;
         match reply {
             [5, 0] => Ok(true),
-            [5, 2] => Ok(false),
+            // "Not allowed" says Crosspoint, "refused" the reference.
+            [5, 2 | 5] => Ok(false),
             other => Err(anyhow::anyhow!("SOCKS reply {other:?}")),
         }
     })
@@ -185,6 +189,71 @@ async fn sets_come_change_and_stay() -> Result<()> {
     lists.say(None);
     let _daemon = start(&config, inbound).await?;
     ensure!(!passes(inbound, "other.remote.test").await? && !passes(inbound, "second.test").await?);
+    Ok(())
+}
+
+/// While the first download goes on, everybody else serves, and the status says what is missing.
+#[tokio::test]
+async fn the_first_download_delays_nobody() -> Result<()> {
+    if Subject::under_test().is_reference() {
+        return Ok(());
+    }
+    let (dir, lists) = (tempfile::tempdir()?, Lists::default());
+    lists.say(Some("remote.test"));
+    let held = lists.held.clone().lock_owned().await;
+    let url = format!("http://127.0.0.1:{}/set.json", lists.start().await?);
+    let (inbound, origin) = (ports::free(), Origin::tcp_echo("127.0.0.1:0").await?);
+    let sets = [json!({"tag": "remote", "type": "remote", "url": url})];
+    let config = config(inbound, origin.addr().port(), &sets, &dir.path().join("cache.db"));
+    let daemon = start(&config, inbound).await?;
+    let row = || -> Result<Value> {
+        let status = daemon.ctl(&["status"])?;
+        let mut rows = status["components"].as_array().into_iter().flatten();
+        let row = rows.find(|row| row["tag"] == "rule-set[remote]");
+        row.cloned().with_context(|| status.to_string())
+    };
+    ensure!(passes(inbound, "remote.test").await?);
+    let waiting = row()?;
+    ensure!(
+        waiting["state"] == "degraded" && waiting["last_error"] == "waiting for the first download",
+        "{waiting}"
+    );
+    drop(held);
+    blocked(inbound, "remote.test").await?;
+    let there = row()?;
+    ensure!(
+        there["state"] == "up" && there["last_error"].is_null() && there["epoch"] == 1,
+        "{there}"
+    );
+    Ok(())
+}
+
+/// With `--strict`, as in the reference, no client is served before all rules are there.
+#[tokio::test]
+async fn strict_listens_when_all_rules_are_there() -> Result<()> {
+    for subject in [Subject::under_test(), Subject::Reference] {
+        let (dir, lists) = (tempfile::tempdir()?, Lists::default());
+        lists.say(Some("remote.test"));
+        let held = lists.held.clone().lock_owned().await;
+        let url = format!("http://127.0.0.1:{}/set.json", lists.start().await?);
+        let (inbound, origin) = (ports::free(), Origin::tcp_echo("127.0.0.1:0").await?);
+        let sets = [json!({"tag": "remote", "type": "remote", "url": url})];
+        let cache = dir.path().join("cache.db");
+        let mut config = config(inbound, origin.addr().port(), &sets, &cache);
+        if subject.is_reference() {
+            config.as_object_mut().map(|config| config.remove("crosspoint"));
+        } else {
+            config["crosspoint"]["strict"] = true.into();
+        }
+        let mut daemon = subject.launch(&config)?.ready([Ready::Tcp(inbound)]).spawn()?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let early = TcpStream::connect(("127.0.0.1", inbound)).await;
+        ensure!(early.is_err(), "{} listens already", subject.name());
+        drop(held);
+        daemon.wait_ready(Duration::from_secs(10)).await?;
+        ensure!(!passes(inbound, "remote.test").await?, "{}", daemon.log());
+        ensure!(passes(inbound, "other.test").await?, "{}", daemon.log());
+    }
     Ok(())
 }
 
