@@ -5,10 +5,10 @@
 //! ([`ManagedUsers::set`]); one that is not up reads the roll when it starts.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -89,37 +89,43 @@ pub struct Sums {
 /// The managed users of one inbound.
 #[derive(Debug, Default)]
 pub struct Roll {
-    users: ArcSwap<Vec<User>>,
-    sums: Mutex<Sums>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    users: Arc<[User]>,
+    sums: Sums,
     /// Whether somebody has filled it since the process began.
-    filled: AtomicBool,
+    filled: bool,
 }
 
 impl Roll {
     /// The users.
     pub fn users(&self) -> Arc<[User]> {
-        self.users.load().as_slice().into()
+        self.known.lock().users.clone()
     }
 
     /// Notes users, without telling the inbound. What the gone ones moved counts for all from now on.
     pub fn put(&self, users: &[User]) {
-        let mut sums = self.sums.lock();
-        self.users.store(Arc::new(users.to_vec()));
-        sums.users.retain(|name, _| users.iter().any(|user| user.name == *name));
-        self.filled.store(true, Relaxed);
+        let names: HashSet<&str> = users.iter().map(|user| &*user.name).collect();
+        let mut known = self.known.lock();
+        known.users = users.into();
+        known.sums.users.retain(|name, _| names.contains(&**name));
+        known.filled = true;
     }
 
     /// Fills a roll that nobody has filled yet with what another process has known. Returns whether it did.
     pub fn restore(&self, users: &[User], sums: Sums) -> bool {
-        let mut now = self.sums.lock();
-        if self.filled.swap(true, Relaxed) {
+        let mut known = self.known.lock();
+        if std::mem::replace(&mut known.filled, true) {
             return false;
         }
-        self.users.store(Arc::new(users.to_vec()));
+        known.users = users.into();
         // What came in before counts as well.
-        now.all.add(&sums.all);
+        known.sums.all.add(&sums.all);
         for (name, traffic) in sums.users {
-            now.users.entry(name).or_default().add(&traffic);
+            known.sums.users.entry(name).or_default().add(&traffic);
         }
         true
     }
@@ -127,17 +133,18 @@ impl Roll {
     /// What was moved so far; with `clear`, counting begins anew. Live connections are told to the roll by
     /// [`Ledger::settle`](crate::ledger::Ledger::settle), which comes before.
     pub fn sums(&self, clear: bool) -> Sums {
-        let mut sums = self.sums.lock();
-        if clear { std::mem::take(&mut *sums) } else { sums.clone() }
+        let mut known = self.known.lock();
+        if clear { std::mem::take(&mut known.sums) } else { known.sums.clone() }
     }
 
     /// What one user moved so far.
     pub fn traffic(&self, user: &str) -> Traffic {
-        self.sums.lock().users.get(user).copied().unwrap_or_default()
+        self.known.lock().sums.users.get(user).copied().unwrap_or_default()
     }
 
     fn note(&self, entry: &Entry, more: impl FnOnce() -> Traffic) {
-        let mut sums = self.sums.lock();
+        let mut known = self.known.lock();
+        let Known { users, sums, .. } = &mut *known;
         // Under the lock: the same bytes must not be told twice.
         let more = more();
         if more == Traffic::default() {
@@ -145,9 +152,9 @@ impl Roll {
         }
         sums.all.add(&more);
         let Some(name) = &entry.user else { return };
-        if let Some(known) = sums.users.get_mut(name) {
-            known.add(&more);
-        } else if self.users.load().iter().any(|user| user.name == *name) {
+        if let Some(sum) = sums.users.get_mut(name) {
+            sum.add(&more);
+        } else if users.iter().any(|user| user.name == *name) {
             sums.users.insert(name.clone(), more);
         }
     }

@@ -80,9 +80,7 @@ impl Way {
             let moved = match &mut self.state {
                 State::Idle => ready!(self.poll_idle(cx, source, sink, counter))?,
                 State::Held { .. } => ready!(self.poll_held(cx, sink, counter))?,
-                State::Piped(_) => {
-                    ready!(self.poll_piped(cx, source, sink, (counter, spliced)))?
-                }
+                State::Piped(_) => ready!(self.poll_piped(cx, source, sink, (counter, spliced)))?,
                 State::Closing => {
                     return match ready!(Pin::new(&mut *sink).poll_shutdown(cx)) {
                         // The sink went away by itself: its own direction will tell why.

@@ -175,7 +175,17 @@ impl Dialer {
     pub async fn udp_bind(&self, to: Option<IpAddr>) -> Result<UdpSocket, DialError> {
         let settings = self.sockets()?;
         let snapshot = self.plane.snapshot.load_full();
-        settings.udp(to.map(|ip| ip.to_canonical()), &snapshot.defaults).await
+        settings.udp(to.map(|ip| ip.to_canonical()), 0, &snapshot.defaults).await
+    }
+
+    /// A UDP socket for peers of both families that listens on that port; 0 takes any.
+    ///
+    /// # Errors
+    /// As [`Dialer::udp_bind`].
+    pub async fn udp_listen(&self, port: u16) -> Result<UdpSocket, DialError> {
+        let settings = self.sockets()?;
+        let snapshot = self.plane.snapshot.load_full();
+        settings.udp(None, port, &snapshot.defaults).await
     }
 
     /// The addresses of `name`: those that a `resolve` action found for this very destination, else

@@ -100,7 +100,7 @@ impl Dialer {
                 settings.udp_connected(addr, &snapshot.defaults).await?,
                 shown,
             ),
-            false => UdpPackets::new(settings.udp(Some(ip), &snapshot.defaults).await?),
+            false => UdpPackets::new(settings.udp(Some(ip), 0, &snapshot.defaults).await?),
         };
         packets.map_err(|e| socket_error(format_args!("listen udp"), &e))
     }

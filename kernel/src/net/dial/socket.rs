@@ -128,6 +128,7 @@ impl Settings {
     pub(super) async fn udp(
         &self,
         to: Option<IpAddr>,
+        port: u16,
         defaults: &RouteDefaults,
     ) -> Result<UdpSocket, DialError> {
         let (local, domain) = match to.filter(|ip| !ip.is_unspecified()) {
@@ -150,10 +151,12 @@ impl Settings {
             if let Some(path) = &self.protect {
                 protect::protect(path, socket.as_fd()).await?;
             }
-            socket.bind(&local.into())?;
+            socket.bind(&SocketAddr::new(local.ip(), port).into())?;
             UdpSocket::from_std(socket.into())
         };
-        work.await.map_err(|e: io::Error| socket_error(format_args!("listen udp {local}"), &e))
+        work.await.map_err(|e: io::Error| {
+            socket_error(format_args!("listen udp {}:{port}", local.ip()), &e)
+        })
     }
 
     /// A UDP socket that is connected to `addr`.

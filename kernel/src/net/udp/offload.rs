@@ -154,6 +154,41 @@ impl Offload {
         Ok(())
     }
 
+    /// Sends datagrams of `size` bytes that lie one behind the other. Returns how many bytes need not be tried again.
+    pub(super) fn send_run(
+        &self,
+        socket: &UdpSocket,
+        to: SocketAddr,
+        contents: &[u8],
+        size: usize,
+    ) -> usize {
+        let to = self.native(to);
+        let most = self.state.max_gso_segments().min(RUN / size.max(1)).max(1);
+        let mut single = size > self.segment.load(Ordering::Relaxed);
+        let mut sent = 0;
+        while let Some(left) = contents.get(sent..).filter(|left| !left.is_empty()) {
+            let run = &left[..left.len().min(if single { size } else { size * most })];
+            let several = run.len() > size;
+            match self.transmit(socket, to, None, run, several.then_some(size)) {
+                Ok(()) if several => {
+                    SEGMENTED.fetch_add(run.len().div_ceil(size) as u64, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return sent,
+                Err(error) if several && no_offload(&error) => {
+                    if error.raw_os_error() == Some(libc::EMSGSIZE) {
+                        self.segment.fetch_min(size.saturating_sub(1), Ordering::Relaxed);
+                    }
+                    single = true;
+                    continue;
+                }
+                // What is refused is lost, as on any network.
+                Ok(()) | Err(_) => {}
+            }
+            sent += run.len();
+        }
+        contents.len()
+    }
+
     /// How many datagrams from `at` on can leave as one: same peer, same size but for the last, which
     /// may be shorter.
     fn run(

@@ -99,6 +99,21 @@ impl SharedUdp {
         }
     }
 
+    /// Sends datagrams of `size` bytes to one peer without waiting; they lie one behind the other in `contents`, and the
+    /// last one may be shorter. Returns how many bytes were sent, or can never be: fewer than all when the socket
+    /// is full.
+    pub fn try_send_run(&self, to: SocketAddr, contents: &[u8], size: usize) -> usize {
+        self.offload.send_run(&self.socket, to, contents, size)
+    }
+
+    /// Waits until something can be sent.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.socket.writable().await
+    }
+
     /// As [`SharedUdp::send`]; `WouldBlock` leaves what is left in the batch.
     fn try_send(&self, batch: &mut Batch, backs: &mut Vec<Back>) -> io::Result<()> {
         backs.resize(batch.len(), Back::default());
