@@ -12,6 +12,11 @@ use std::fs;
 pub(crate) struct Snapshot(HashMap<u32, (f64, f64)>);
 
 impl Snapshot {
+    /// Reads all threads of several processes.
+    pub(crate) fn of_all(pids: impl Iterator<Item = u32>) -> Self {
+        Self(pids.flat_map(|pid| Self::of(pid).0).collect())
+    }
+
     /// Reads all threads of `pid`; empty when the process is gone.
     pub(crate) fn of(pid: u32) -> Self {
         let mut threads = HashMap::new();
@@ -49,6 +54,17 @@ impl Snapshot {
 /// As in a [`Snapshot`], of the calling thread.
 pub(crate) fn own() -> (f64, f64) {
     read("/proc/thread-self/schedstat")
+}
+
+/// Seconds for which a core was busy since the machine started, in steps of 10 ms.
+pub(crate) fn busy(core: usize) -> f64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let name = format!("cpu{core}");
+    let line = text.lines().find(|line| line.split(' ').next() == Some(&name)).unwrap_or_default();
+    let fields: Vec<f64> =
+        line.split_whitespace().skip(1).map(|field| field.parse().unwrap_or(0.0)).collect();
+    // user nice system idle iowait irq softirq
+    [0, 1, 2, 5, 6].iter().filter_map(|&at| fields.get(at)).sum::<f64>() / 100.0
 }
 
 fn read(path: &str) -> (f64, f64) {

@@ -143,3 +143,74 @@ pub(crate) const LINES: [Line; 62] = {
         line("check_big", "check, large, ms", milli, Some(RatioMost(0.5)), None),
     ]
 };
+
+/// The lines of bulk, connections and datagrams through both ends of a protocol: prefix of the keys, name, and the ratios of
+/// CPU that must and are meant to be reached, down, up, and of connections.
+macro_rules! through {
+    ($link:literal, $name:literal, $down:expr, $up:expr, $conn:expr) => {
+        [
+            ratio(concat!($link, "_down_cpu"), concat!($name, " down, CPU s/GB"), 1e9, $down),
+            line(concat!($link, "_down_rate"), concat!($name, " down, Gbit/s"), 8e-9, None, None),
+            ratio(concat!($link, "_up_cpu"), concat!($name, " up, CPU s/GB"), 1e9, $up),
+            line(concat!($link, "_up_rate"), concat!($name, " up, Gbit/s"), 8e-9, None, None),
+            ratio(concat!($link, "_conn_cpu"), concat!($name, " conn, CPU µs"), 1e6, $conn),
+            line(concat!($link, "_conn_rate"), concat!($name, " conn, 1/s"), 1.0, None, None),
+            line(concat!($link, "_conn_p99"), concat!($name, " conn, p99 ms"), 1e3, None, None),
+            none_lost(concat!($link, "_conn_lost"), concat!($name, " conn, failed %")),
+        ]
+    };
+}
+
+macro_rules! datagrams {
+    ($link:literal, $name:literal, $cpu:expr) => {
+        [
+            ratio(concat!($link, "_udp_cpu"), concat!($name, " udp1200, CPU µs"), 1e6, $cpu),
+            line(concat!($link, "_udp_rate"), concat!($name, " udp1200, 1/s"), 1.0, None, None),
+            line(concat!($link, "_udp_p99"), concat!($name, " udp1200, p99 ms"), 1e3, None, None),
+            line(
+                concat!($link, "_udp_lost"),
+                concat!($name, " udp1200, lost %"),
+                100.0,
+                None,
+                None,
+            ),
+        ]
+    };
+}
+
+/// A line whose ratio must and is meant to be at most that.
+const fn ratio(
+    key: &'static str,
+    label: &'static str,
+    scale: f64,
+    (must, aim): (f64, f64),
+) -> Line {
+    line(key, label, scale, Some(Limit::RatioMost(must)), Some(Limit::RatioMost(aim)))
+}
+
+const fn none_lost(key: &'static str, label: &'static str) -> Line {
+    line(key, label, 100.0, Some(Limit::Most(0.0)), Some(Limit::Most(0.0)))
+}
+
+/// S2 to S4, and the memory of a connection over TLS: figures of both ends together.
+pub(crate) fn links() -> impl Iterator<Item = Line> {
+    use Limit::Most;
+    const IDLE: [Line; 5] = [
+        line("trojan_idle_rss", "trojan idle, RSS MB", 1e-6, None, None),
+        line("trojan_idle_conn", "trojan idle conn, kB", 1e-3, Some(Most(60.0)), Some(Most(30.0))),
+        line("trojan_idle_fds", "trojan idle conn, fds", 1.0, Some(Most(4.01)), Some(Most(4.01))),
+        line("trojan_idle_after", "RSS 5 s after, × idle", 1.0, Some(Most(2.0)), Some(Most(2.0))),
+        line("trojan_idle_fds_left", "fds 5 s after", 1.0, Some(Most(2.0)), Some(Most(0.0))),
+    ];
+    const AEAD: (f64, f64) = (0.7, 0.52);
+    const CONN: (f64, f64) = (0.6, 0.45);
+    const UDP: (f64, f64) = (0.65, 0.4);
+    through!("ss", "ss", AEAD, AEAD, CONN)
+        .into_iter()
+        .chain(datagrams!("ss", "ss", UDP))
+        .chain(through!("ss22", "ss 2022", AEAD, AEAD, CONN))
+        .chain(datagrams!("ss22", "ss 2022", UDP))
+        .chain(through!("trojan", "trojan", (0.75, 0.6), (0.75, 0.6), (0.7, 0.5)))
+        .chain(through!("ws", "vless+ws", (1.0, 0.95), (0.8, 0.62), (0.6, 0.5)))
+        .chain(IDLE)
+}

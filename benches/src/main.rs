@@ -3,6 +3,7 @@
 mod cpu;
 mod goals;
 mod host;
+mod links;
 mod load;
 mod poll;
 mod proxy;
@@ -34,14 +35,19 @@ const HELP: &str = "\
 cargo run --release -p crosspoint-benches -- s1 [OPTIONS]   subject and reference, interleaved
 cargo run --release -p crosspoint-benches -- raw            the load alone, without a proxy
 
-  s1    SOCKS5 to direct      s7   the same with 100,000 domains and 20,000 prefixes in rule-sets
-  s8    DNS                   s10  start and check with large configurations         all   all of them
+  s1    SOCKS5 to direct                        s7   the same with 100,000 domains and 20,000 prefixes in rule-sets
+  s2    Shadowsocks, both ends the same program s8   DNS
+  s3    Trojan over TLS, both ends              s10  start and check with large configurations
+  s4    VLESS over WebSocket, both ends         all  all of them
+  idle-tls   memory of idle Trojan connections, both ends
 
   --subject PATH|reference|crosspoint   default crosspoint, built by cargo if need be
   --reference PATH                      default sing-box 1.12.12, fetched by pip if need be
   --rounds N          default 5
   --loads A,B         down up conn rr udp idle capacity start reload emfile, named rules rules-idle
-                      rules-reload, dns-hit dns-miss dns-tcp, start-rules start-source start-big;
+                      rules-reload, dns-hit dns-miss dns-tcp, start-rules start-source start-big,
+                      ss-down ss-up ss-conn ss-udp, ss22-down ss22-up ss22-conn ss22-udp,
+                      trojan-down trojan-up trojan-conn trojan-idle, ws-down ws-up ws-conn;
                       default all of the command
   --window SECONDS    default 1.5, after --warm SECONDS, default 0.4
   --tries N           windows to measure when other work disturbs one, default 3
@@ -81,7 +87,9 @@ fn run() -> Result<ExitCode> {
         loud::line("note: built without --release; the load itself will be slow");
     }
     match options.command.as_str() {
-        "s1" | "s7" | "s8" | "s10" | "all" => side_by_side(options),
+        "s1" | "s2" | "s3" | "s4" | "s7" | "s8" | "s10" | "idle-tls" | "all" => {
+            side_by_side(options)
+        }
         "raw" => raw(&options),
         _ => {
             println!("{HELP}");

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::cpu::Snapshot;
 use crate::host::{self, PROXY_CORE};
-use crate::scenario::PORT;
+use crate::scenario::{BACK, PORT};
 
 /// Which program, and how it is placed.
 #[derive(Clone, Debug)]
@@ -23,9 +23,11 @@ pub(crate) struct Program {
     pub(crate) pinned: bool,
 }
 
-/// A started program that listens.
+/// A started program that listens; or two of them, whose CPU, memory and descriptors count together.
 pub(crate) struct Proxy {
     running: Running,
+    /// The other end of the protocol.
+    back: Option<Running>,
     /// Where it listens.
     pub(crate) addr: SocketAddr,
     /// How long it took to listen.
@@ -37,12 +39,24 @@ pub(crate) struct Proxy {
 impl Program {
     /// Starts the program with a configuration that listens on [`PORT`], and waits until it does.
     pub(crate) fn start(&self, config: &Value) -> Result<Proxy> {
+        self.start_with(None, config)
+    }
+
+    /// The same, with another one behind it, which listens on [`BACK`] and is started first.
+    pub(crate) fn start_with(&self, back: Option<&Value>, config: &Value) -> Result<Proxy> {
+        let back = back.map(|config| self.launch(config, BACK)).transpose()?;
+        let (running, addr, started_in) = self.launch(config, PORT)?;
+        let start_cpu = Snapshot::of(running.pid()).total();
+        Ok(Proxy { running, back: back.map(|(back, ..)| back), addr, started_in, start_cpu })
+    }
+
+    fn launch(&self, config: &Value, port: u16) -> Result<(Running, SocketAddr, Duration)> {
         let launch = Launch::new(&self.name, &self.path)?;
         write_config(launch.dir(), config)?;
         let launch = launch.args(["run", "-c", "config.json", "--disable-color"]);
         let begun = Instant::now();
         let mut running = self.placed(|| launch.spawn())??;
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         while TcpStream::connect(addr).is_err() {
             if let Some(status) = running.try_exit() {
                 bail!("{} ended with {status}:\n{}", self.name, running.log_tail());
@@ -52,9 +66,7 @@ impl Program {
             }
             std::thread::sleep(Duration::from_micros(100));
         }
-        let started_in = begun.elapsed();
-        let start_cpu = Snapshot::of(running.pid()).total();
-        Ok(Proxy { running, addr, started_in, start_cpu })
+        Ok((running, addr, begun.elapsed()))
     }
 
     /// Wall-clock seconds of `check`.
@@ -96,16 +108,25 @@ impl Program {
 }
 
 impl Proxy {
+    fn all(&self) -> impl Iterator<Item = &Running> {
+        std::iter::once(&self.running).chain(&self.back)
+    }
+
+    /// Whether two programs run on one core.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.back.is_some()
+    }
+
     pub(crate) fn cpu(&self) -> Snapshot {
-        Snapshot::of(self.running.pid())
+        Snapshot::of_all(self.all().map(Running::pid))
     }
 
     pub(crate) fn rss(&self) -> f64 {
-        self.running.rss() as f64
+        self.all().map(|running| running.rss() as f64).sum()
     }
 
     pub(crate) fn fds(&self) -> f64 {
-        self.running.fds() as f64
+        self.all().map(|running| running.fds() as f64).sum()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -122,15 +143,20 @@ impl Proxy {
         self.running.log().lines().count()
     }
 
-    /// Fails if the program has ended in the meantime.
+    /// Fails if a program has ended in the meantime.
     pub(crate) fn alive(&mut self) -> Result<()> {
-        match self.running.try_exit() {
-            None => Ok(()),
-            Some(status) => bail!("ended with {status}:\n{}", self.running.log_tail()),
+        for running in std::iter::once(&mut self.running).chain(&mut self.back) {
+            if let Some(status) = running.try_exit() {
+                bail!("ended with {status}:\n{}", running.log_tail());
+            }
         }
+        Ok(())
     }
 
     pub(crate) fn context<T>(&self, result: Result<T>) -> Result<T> {
-        result.with_context(|| format!("{}:\n{}", self.running.name(), self.running.log_tail()))
+        result.with_context(|| {
+            let logs = self.all().map(|one| format!("{}:\n{}", one.name(), one.log_tail()));
+            logs.collect::<Vec<_>>().join("\n")
+        })
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::goals::{LINES, Limit, Line};
+use crate::goals::{self, LINES, Limit, Line};
 use crate::host;
 use crate::load::QUIET;
 use crate::run::{Figures, Measured, Plan};
@@ -100,7 +100,7 @@ pub(crate) fn gates_met(measured: &Measured) -> bool {
 }
 
 fn measured_lines(measured: &Measured) -> impl Iterator<Item = Line> {
-    LINES.into_iter().filter(|line| measured.subject.contains_key(line.key))
+    LINES.into_iter().chain(goals::links()).filter(|line| measured.subject.contains_key(line.key))
 }
 
 fn values(figures: &Figures, line: &Line) -> Vec<f64> {

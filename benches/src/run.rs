@@ -1,5 +1,5 @@
-//! What is measured, round by round: S1 (SOCKS5 to direct), S7 (large rule-sets), S8 (DNS), and S9 (memory),
-//! S10 (start) and S12 (reload) of them.
+//! What is measured, round by round: S1 (SOCKS5 to direct), S2 to S4 (both ends of a protocol), S7 (large rule-sets), S8
+//! (DNS), and S9 (memory), S10 (start) and S12 (reload) of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crosspoint_conformance::loud;
 use serde_json::Value;
 
+use crate::links::{Link, Through};
 use crate::load::bulk::{Bulk, Direction};
 use crate::load::conn::Connections;
 use crate::load::dns::{Ask, Queries};
@@ -40,11 +41,12 @@ pub(crate) enum Part {
     StartRules,
     StartSource,
     StartBig,
+    Linked(Link, Through),
 }
 
 impl Part {
     /// Command, name and part.
-    pub(crate) const ALL: [(&'static str, &'static str, Part); 20] = [
+    pub(crate) const ALL: [(&'static str, &'static str, Part); 35] = [
         ("s1", "down", Part::Down),
         ("s1", "up", Part::Up),
         ("s1", "conn", Part::Conn),
@@ -55,6 +57,21 @@ impl Part {
         ("s1", "start", Part::Start),
         ("s1", "reload", Part::Reload),
         ("s1", "emfile", Part::Emfile),
+        ("s2", "ss-down", Part::Linked(Link::Shadowsocks, Through::Down)),
+        ("s2", "ss-up", Part::Linked(Link::Shadowsocks, Through::Up)),
+        ("s2", "ss-conn", Part::Linked(Link::Shadowsocks, Through::Conn)),
+        ("s2", "ss-udp", Part::Linked(Link::Shadowsocks, Through::Udp)),
+        ("s2", "ss22-down", Part::Linked(Link::Shadowsocks2022, Through::Down)),
+        ("s2", "ss22-up", Part::Linked(Link::Shadowsocks2022, Through::Up)),
+        ("s2", "ss22-conn", Part::Linked(Link::Shadowsocks2022, Through::Conn)),
+        ("s2", "ss22-udp", Part::Linked(Link::Shadowsocks2022, Through::Udp)),
+        ("s3", "trojan-down", Part::Linked(Link::Trojan, Through::Down)),
+        ("s3", "trojan-up", Part::Linked(Link::Trojan, Through::Up)),
+        ("s3", "trojan-conn", Part::Linked(Link::Trojan, Through::Conn)),
+        ("s4", "ws-down", Part::Linked(Link::VlessWs, Through::Down)),
+        ("s4", "ws-up", Part::Linked(Link::VlessWs, Through::Up)),
+        ("s4", "ws-conn", Part::Linked(Link::VlessWs, Through::Conn)),
+        ("idle-tls", "trojan-idle", Part::Linked(Link::Trojan, Through::Idle)),
         ("s7", "named", Part::Named),
         ("s7", "rules", Part::Rules),
         ("s7", "rules-idle", Part::RulesIdle),
@@ -70,7 +87,7 @@ impl Part {
     /// How many of `rounds` it takes part in: what waits for seconds or cannot vary runs less often.
     fn rounds(self, rounds: usize) -> usize {
         match self {
-            Part::Idle | Part::RulesIdle => rounds.min(2),
+            Part::Idle | Part::RulesIdle | Part::Linked(_, Through::Idle) => rounds.min(2),
             Part::Capacity | Part::Reload | Part::RulesReload | Part::Emfile => rounds.min(1),
             _ => rounds,
         }
@@ -85,6 +102,7 @@ impl Part {
             Part::StartSource => Scenario::Rules(Stored::Source),
             Part::DnsHit | Part::DnsMiss | Part::DnsTcp => Scenario::Dns,
             Part::StartBig => Scenario::Big,
+            Part::Linked(link, _) => Scenario::Linked(link),
             _ => Scenario::S1,
         }
     }
@@ -191,7 +209,7 @@ fn measure_part(plan: &Plan, program: &Program, part: Part) -> Result<Taken> {
         }
         _ => {}
     }
-    let mut proxy = program.start(&config)?;
+    let mut proxy = program.start_with(plan.made.back(scenario).as_ref(), &config)?;
     let addr = Some(proxy.addr);
     let window = |proxy: &Proxy, load: Result<Box<dyn Load>>| -> Result<Sample> {
         proxy.context(load.and_then(|mut load| measure(&mut *load, Some(proxy), plan.timing)))
@@ -247,6 +265,7 @@ fn measure_part(plan: &Plan, program: &Program, part: Part) -> Result<Taken> {
             ])
         }
         Part::Capacity => Taken::of([("capacity", idle::capacity(&proxy, 9000)?)]),
+        Part::Linked(link, through) => linked(plan, &proxy, link, through)?,
         Part::Start | Part::StartRules | Part::StartSource | Part::StartBig => Taken::default(),
         Part::Named => {
             let load = Connections::open(addr, Some(ORIGIN)).map(|load| Box::new(load) as _);
@@ -334,6 +353,45 @@ fn measure_part(plan: &Plan, program: &Program, part: Part) -> Result<Taken> {
     // Its last sockets close in the background; the next program starts on a quiet machine.
     std::thread::sleep(Duration::from_millis(100));
     Ok(taken)
+}
+
+/// What goes through two programs.
+fn linked(plan: &Plan, proxy: &Proxy, link: Link, through: Through) -> Result<Taken> {
+    let (addr, keys) = (Some(proxy.addr), link.keys());
+    let window = |load: Result<Box<dyn Load>>| -> Result<Sample> {
+        proxy.context(load.and_then(|mut load| measure(&mut *load, Some(proxy), plan.timing)))
+    };
+    let pairs = |keys: [&'static str; 4], s: &Sample| {
+        sampled(s, [(keys[0], s.cpu), (keys[1], s.rate), (keys[2], s.p99), (keys[3], s.lost)])
+    };
+    Ok(match through {
+        Through::Down => {
+            let s = window(Bulk::open(addr, Direction::Down).map(|load| Box::new(load) as _))?;
+            sampled(&s, [(keys.down[0], s.cpu), (keys.down[1], s.rate)])
+        }
+        Through::Up => {
+            let s = window(Bulk::open(addr, Direction::Up).map(|load| Box::new(load) as _))?;
+            sampled(&s, [(keys.up[0], s.cpu), (keys.up[1], s.rate)])
+        }
+        Through::Conn => {
+            let s = window(Connections::open(addr, None).map(|load| Box::new(load) as _))?;
+            pairs(keys.conn, &s)
+        }
+        Through::Udp => {
+            let s = window(Datagrams::open(addr).map(|load| Box::new(load) as _))?;
+            pairs(keys.udp, &s)
+        }
+        Through::Idle => {
+            let idle = proxy.context(idle::measure(proxy, plan.idle))?;
+            Taken::of([
+                (keys.idle[0], idle.rss),
+                (keys.idle[1], idle.per_connection),
+                (keys.idle[2], idle.fds),
+                (keys.idle[3], idle.after),
+                (keys.idle[4], idle.fds_left),
+            ])
+        }
+    })
 }
 
 fn sampled<const N: usize>(sample: &Sample, figures: [(&'static str, f64); N]) -> Taken {

@@ -8,8 +8,13 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::links::{self, Link};
+
 /// Below the ephemeral range of the namespace.
 pub(crate) const PORT: u16 = 1080;
+
+/// Where the back of two programs listens.
+pub(crate) const BACK: u16 = 1081;
 
 /// Where the DNS server listens that the programs ask.
 pub(crate) const UPSTREAM: u16 = 5300;
@@ -47,9 +52,11 @@ pub(crate) enum Scenario {
     Dns,
     /// Many outbounds and rules.
     Big,
+    /// Two programs with a protocol between them.
+    Linked(Link),
 }
 
-/// Rule-set files, made once for a run.
+/// Rule-set files and certificates, made once for a run.
 #[derive(Debug)]
 pub(crate) struct Fixtures {
     dir: TempDir,
@@ -62,6 +69,7 @@ impl Fixtures {
         let fixtures = Self { dir };
         fixtures.compile(reference, "domains", &domains())?;
         fixtures.compile(reference, "prefixes", &prefixes())?;
+        links::make_certificates(fixtures.dir.path())?;
         Ok(fixtures)
     }
 
@@ -111,6 +119,7 @@ impl Fixtures {
             }
             Scenario::Dns => self.dns(),
             Scenario::Big => big(),
+            Scenario::Linked(link) => link.configs(self.dir.path()).1,
         };
         if let (Some(number), Some(outbounds)) = (extra, config["outbounds"].as_array_mut()) {
             outbounds.push(json!({
@@ -119,6 +128,14 @@ impl Fixtures {
             }));
         }
         config
+    }
+
+    /// The configuration of the program behind the first one, where there are two.
+    pub(crate) fn back(&self, scenario: Scenario) -> Option<Value> {
+        match scenario {
+            Scenario::Linked(link) => Some(link.configs(self.dir.path()).0),
+            _ => None,
+        }
     }
 
     fn dns(&self) -> Value {

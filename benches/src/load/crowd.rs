@@ -38,6 +38,9 @@ impl Crowd {
 
     fn open(&self, proxy: SocketAddr) -> Result<(TcpStream, TcpStream)> {
         let mut client = socks::connect(Some(proxy), self.listener.local_addr()?)?;
+        // Many protocols send their request with the first payload, or wait long for it.
+        let mut byte = [7];
+        client.write_all(&byte)?;
         let begun = Instant::now();
         let server = loop {
             if let Some(fd) = ready(accept_with(&self.listener, SocketFlags::CLOEXEC))? {
@@ -47,8 +50,6 @@ impl Crowd {
                 bail!("the proxy does not come to the origin");
             }
         };
-        let mut byte = [7];
-        client.write_all(&byte)?;
         (&server).read_exact(&mut byte)?;
         (&server).write_all(&byte)?;
         client.read_exact(&mut byte)?;

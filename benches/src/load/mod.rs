@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::cpu;
+use crate::host::PROXY_CORE;
 use crate::proxy::Proxy;
 use crate::stats::percentile;
 
@@ -94,10 +95,14 @@ fn window(load: &mut dyn Load, proxy: Option<&Proxy>, length: Duration) -> Resul
     load.take();
     let (begun, own) = (Instant::now(), cpu::own());
     let before = proxy.map(Proxy::cpu);
+    let busy = cpu::busy(PROXY_CORE);
     load.drive(begun + length)?;
     let (used, starved) = proxy.zip(before).map_or((0.0, 0.0), |(proxy, before)| {
         let after = proxy.cpu();
-        (after.since(&before), after.waited_since(&before))
+        let used = after.since(&before);
+        // Two that share a core wait for each other: what counts is the time that neither of them had.
+        let others = (cpu::busy(PROXY_CORE) - busy - used).max(0.0);
+        (used, if proxy.is_shared() { others } else { after.waited_since(&before) })
     });
     let seconds = begun.elapsed().as_secs_f64();
     let (ran, waited) = cpu::own();
