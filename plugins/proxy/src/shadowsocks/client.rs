@@ -13,6 +13,7 @@ use crosspoint_schema::{ConfigError, RawOptions};
 use super::method::{Family, KeyError, Method};
 use super::options::ShadowsocksOutOptions;
 use super::packets;
+use super::sip003::Plugin as SipPlugin;
 use super::stream::{ClientKeys, Shadow};
 use crosspoint_layers::spec::{check, done};
 use crosspoint_layers::uplink::{Uplink, UplinkOptions};
@@ -25,7 +26,11 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     let options: ShadowsocksOutOptions = raw.parse()?;
     let keys = keys(&options).map_err(|error| raw.invalid(error.to_string()))?;
     check(&raw, "network_strategy", dial::validate(&options.dial))?;
-    done(ShadowsocksOut { options, keys: Arc::new(keys) })
+    let plugin = SipPlugin::new(&options.plugin, &options.plugin_opts, &options.server);
+    let plugin = plugin.map_err(|error| raw.invalid(error.to_string()))?;
+    let spec = ShadowsocksOut { options, keys: Arc::new(keys), plugin };
+    check(&raw, "plugin_opts", spec.uplink().check())?;
+    done(spec)
 }
 
 fn keys(options: &ShadowsocksOutOptions) -> Result<ClientKeys, KeyError> {
@@ -47,6 +52,18 @@ fn keys(options: &ShadowsocksOutOptions) -> Result<ClientKeys, KeyError> {
 struct ShadowsocksOut {
     options: ShadowsocksOutOptions,
     keys: Arc<ClientKeys>,
+    plugin: Option<SipPlugin>,
+}
+
+impl ShadowsocksOut {
+    fn uplink(&self) -> UplinkOptions<'_> {
+        UplinkOptions {
+            dial: &self.options.dial,
+            server: &self.options.server,
+            tls: self.plugin.as_ref().and_then(|plugin| plugin.tls.as_ref()),
+            transport: self.plugin.as_ref().and_then(|plugin| plugin.transport.as_ref()),
+        }
+    }
 }
 
 impl Spec for ShadowsocksOut {
@@ -62,7 +79,6 @@ impl Spec for ShadowsocksOut {
         Box::pin(async move {
             let options = &self.options;
             let wanted = [
-                (!options.plugin.is_empty(), "plugin"),
                 (options.udp_over_tcp.as_ref().is_some_and(|uot| uot.enabled()), "udp_over_tcp"),
                 (options.multiplex.as_ref().is_some_and(|mux| mux.enabled), "multiplex"),
             ];
@@ -71,13 +87,7 @@ impl Spec for ShadowsocksOut {
                     "option `{what}` of outbound shadowsocks"
                 )));
             }
-            let uplink = UplinkOptions {
-                dial: &options.dial,
-                server: &options.server,
-                tls: None,
-                transport: None,
-            };
-            let client = Client { uplink: Uplink::new(&uplink, &cx)?, spec: self.clone() };
+            let client = Client { uplink: Uplink::new(&self.uplink(), &cx)?, spec: self.clone() };
             Ok(Component { outbound: Some(Arc::new(client)), ..Component::default() })
         })
     }
@@ -91,7 +101,10 @@ struct Client {
 impl Outbound for Client {
     fn connect<'a>(&'a self, dial: Dial<'a>) -> BoxFuture<'a, Result<BoxStream, DialError>> {
         Box::pin(async move {
-            let inner = self.uplink.open(dial).await?;
+            let mut inner = self.uplink.open(dial).await?;
+            if let Some(plugin) = &self.spec.plugin {
+                inner = plugin.wrap(inner);
+            }
             let shadow = Shadow::client(inner, self.spec.keys.clone(), dial.target.clone());
             Ok(Box::new(shadow) as BoxStream)
         })

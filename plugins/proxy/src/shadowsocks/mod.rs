@@ -9,7 +9,7 @@
 //! | [`replay`] | salts and numbers that were seen |
 //! | `keys`, `accept`, `sessions`, `udp`, `server` | the server: users, requests, datagram sessions |
 //! | `relay` | the server that hands on to others |
-//! | `client` | the client |
+//! | `client`, [`sip003`] | the client, and plugins in front of it |
 
 mod accept;
 pub mod cipher;
@@ -24,6 +24,7 @@ mod relay;
 pub mod replay;
 mod server;
 mod sessions;
+pub mod sip003;
 mod stream;
 mod udp;
 pub mod wire;

@@ -4,6 +4,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
+    os::fd::BorrowedFd,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -430,5 +431,9 @@ impl Stream for Shadow {
 
     fn local_addr(&self) -> Option<SocketAddr> {
         self.inner.local_addr()
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.socket()
     }
 }
