@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    os::fd::{AsFd as _, BorrowedFd},
     task::{Context, Poll},
 };
 
@@ -54,6 +55,11 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn local_addr(&self) -> Option<SocketAddr> {
         None
     }
+
+    /// The TCP socket below, for its options, where the stream has one of its own. Not to be read or written.
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// A layer of encryption that is left in the middle of a connection, because what it carries is encrypted by itself from
@@ -83,6 +89,10 @@ impl Stream for TcpStream {
 
     fn local_addr(&self) -> Option<SocketAddr> {
         TcpStream::local_addr(self).ok()
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
     }
 }
 
@@ -115,5 +125,9 @@ impl Stream for BoxStream {
 
     fn local_addr(&self) -> Option<SocketAddr> {
         (**self).local_addr()
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        (**self).socket()
     }
 }

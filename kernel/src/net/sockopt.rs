@@ -9,6 +9,8 @@ use std::{
 
 use socket2::{SockRef, TcpKeepalive};
 
+use super::os_text;
+
 /// An integer socket option: level and name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IntOpt(libc::c_int, libc::c_int);
@@ -111,6 +113,43 @@ pub fn unacked(fd: impl AsFd) -> io::Result<u32> {
     // (`SIOCOUTQ`, which has the number of `TIOCOUTQ`; tcp(7)).
     let rc = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
     if rc == 0 { Ok(u32::try_from(left).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Chooses the congestion control `brutal`, which sends at `rate` bytes per second whatever gets lost (tcp-brutal,
+/// `TCP_BRUTAL_PARAMS`). Its gain is the one of Hysteria 2, 20 tenths.
+///
+/// # Errors
+/// The kernel has no such module.
+pub fn brutal(fd: impl AsFd, rate: u64) -> io::Result<()> {
+    /// As the module reads it.
+    #[repr(C)]
+    struct Params {
+        rate: u64,
+        gain: u32,
+        padding: u32,
+    }
+    const PARAMS: libc::c_int = 23_301;
+    SockRef::from(&fd).set_tcp_congestion(b"brutal").map_err(|error| {
+        let text = os_text(&error);
+        let text = format!(
+            "setsockopt IPPROTO_TCP TCP_CONGESTION brutal: {text}: please make sure you have installed the tcp-brutal kernel module"
+        );
+        io::Error::new(error.kind(), text)
+    })?;
+    let params = Params { rate, gain: 20, padding: 0 };
+    let len = size_of::<Params>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel reads at most `len` bytes of
+    // `params`, which lives until the call returns.
+    let rc = unsafe {
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            PARAMS,
+            (&raw const params).cast(),
+            len,
+        )
+    };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Length of the queue of fast-open requests.

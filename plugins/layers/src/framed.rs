@@ -2,12 +2,14 @@
 
 use std::{
     io,
+    net::SocketAddr,
     ops::Range,
     task::{Context, Poll, ready},
 };
 
 use crosspoint_kernel::{
     addr::Target,
+    error::DialError,
     flow::{Batch, BoxPacketIo, BoxStream, PacketIo},
 };
 
@@ -96,5 +98,13 @@ impl<F: Framing> PacketIo for Framed<F> {
         batch.clear();
         ready!(self.output.poll_drain(cx, &mut self.stream))?;
         std::pin::Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Result<Option<SocketAddr>, &DialError>,
+    ) -> Poll<io::Result<()>> {
+        self.stream.poll_answer(cx, outcome)
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    os::fd::BorrowedFd,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -283,6 +284,14 @@ impl Stream for TlsStream {
         match &self.0 {
             State::Tls(tls) => tls.stream.get_ref().0.inner.local_addr(),
             State::Bare(stream) => stream.local_addr(),
+            State::Gone => None,
+        }
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            State::Tls(tls) => tls.stream.get_ref().0.inner.socket(),
+            State::Bare(stream) => stream.socket(),
             State::Gone => None,
         }
     }

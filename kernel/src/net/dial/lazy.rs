@@ -4,6 +4,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
+    os::fd::{AsFd as _, BorrowedFd},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -130,5 +131,9 @@ impl Stream for FastOpen {
 
     fn local_addr(&self) -> Option<SocketAddr> {
         TcpStream::local_addr(&self.stream).ok()
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.stream.as_fd())
     }
 }
