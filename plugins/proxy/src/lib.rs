@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `shadowsocks` | Shadowsocks: AEAD (SIP004) and 2022 (SIP022), streams and datagrams |
 //! | `trojan` | Trojan, with fallback |
+//! | `vmess` | VMess: sealed requests and those of the legacy protocol |
+//! | [`uuid`] | user ids |
 //! | [`address`] | destinations as SOCKS5 writes them, which most protocols share |
 //! | `lead` | a stream with a head in front |
 //!
@@ -15,5 +17,8 @@ mod lead;
 pub mod shadowsocks;
 #[cfg(feature = "trojan")]
 pub mod trojan;
+pub mod uuid;
+#[cfg(feature = "vmess")]
+pub mod vmess;
 
 pub(crate) use crosspoint_layers::{framed, input};
