@@ -5,6 +5,7 @@ use crosspoint_base as _;
 use crosspoint_dns as _;
 use crosspoint_kernel::{Kind, plugin};
 use crosspoint_proxy as _;
+use crosspoint_service as _;
 
 /// The plugins that the features of this build promise: one line per role.
 const PROMISED: &[(bool, Kind, &str)] = &[
@@ -24,6 +25,7 @@ const PROMISED: &[(bool, Kind, &str)] = &[
     (cfg!(feature = "trojan"), Kind::Outbound, "trojan"),
     (cfg!(feature = "vmess"), Kind::Inbound, "vmess"),
     (cfg!(feature = "vmess"), Kind::Outbound, "vmess"),
+    (cfg!(feature = "ssm-api"), Kind::Service, "ssm-api"),
     (cfg!(feature = "dns-in"), Kind::Inbound, "dns"),
     (cfg!(feature = "dns-out"), Kind::Outbound, "dns"),
     (cfg!(feature = "dns-local"), Kind::DnsServer, "local"),

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    os::fd::BorrowedFd,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -176,5 +177,9 @@ impl<C: Codec> AsyncWrite for Wrapped<C> {
 impl<C: Codec> Stream for Wrapped<C> {
     fn local_addr(&self) -> Option<SocketAddr> {
         self.inner.local_addr()
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.socket()
     }
 }
