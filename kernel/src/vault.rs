@@ -5,7 +5,13 @@
 //! borrowed any more is closed by [`Vault::sweep`], which the supervisor calls after a commit and
 //! never while a component is merely restarting.
 
-use std::{collections::HashMap, io, net::SocketAddr, sync::Arc};
+use std::{
+    any::Any,
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Weak},
+};
 
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, UdpSocket};
@@ -28,6 +34,8 @@ pub struct Key {
 pub struct Vault {
     tcp: Mutex<HashMap<Key, Arc<TcpListener>>>,
     udp: Mutex<HashMap<Key, Arc<UdpSocket>>>,
+    /// What instances leave for those after them, by a name of their choice.
+    left: Mutex<HashMap<Box<str>, Weak<dyn Any + Send + Sync>>>,
 }
 
 impl Vault {
@@ -53,6 +61,20 @@ impl Vault {
         bind: impl FnOnce() -> io::Result<UdpSocket>,
     ) -> io::Result<Arc<UdpSocket>> {
         lend(&self.udp, key, bind)
+    }
+
+    /// Leaves something that flows keep alive for a later instance of the same component. The vault itself
+    /// does not keep it.
+    pub fn leave<T: Any + Send + Sync>(&self, name: &str, what: Weak<T>) {
+        let mut left = self.left.lock();
+        left.retain(|_, what| what.strong_count() > 0);
+        left.insert(name.into(), what);
+    }
+
+    /// What an earlier instance has left under that name, if it lives.
+    pub fn left<T: Any + Send + Sync>(&self, name: &str) -> Option<Arc<T>> {
+        let what = self.left.lock().get(name)?.upgrade()?;
+        what.downcast().ok()
     }
 
     /// Closes sockets that only the vault holds. `keep` protects those of components that are being

@@ -57,6 +57,16 @@ pub fn parse(packet: &[u8]) -> Option<Ip<'_>> {
     }
 }
 
+/// Where a packet is going; `None` if it is none.
+#[must_use]
+pub fn destination(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => Some(IpAddr::from(*packet.get(16..)?.first_chunk::<4>()?)),
+        6 => Some(IpAddr::from(*packet.get(24..)?.first_chunk::<16>()?)),
+        _ => None,
+    }
+}
+
 fn parse_v4(packet: &[u8]) -> Option<Ip<'_>> {
     let header: &[u8; 20] = packet.first_chunk()?;
     let len = usize::from(header[0] & 0x0f) * 4;

@@ -14,10 +14,13 @@
 //! | `udp` | associations |
 //! | `icmp` | echo |
 //! | [`Packets`] | a batch of packets |
+//! | [`Inbound`], [`Dialled`] | the faces of an endpoint that has a stack |
 
 mod checksum;
 mod icmp;
+mod inbound;
 pub mod ip;
+mod outbound;
 mod packets;
 mod reassembly;
 mod tcp;
@@ -34,11 +37,12 @@ use std::{
         Arc,
         atomic::{AtomicU16, AtomicU32, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::Mutex;
 
+pub use inbound::{Inbound, Keep};
+pub use outbound::Dialled;
 pub use packets::Packets;
 pub use tcp::TcpStream;
 pub use udp::Association;
@@ -226,6 +230,12 @@ impl Netstack {
         })
     }
 
+    /// Whether the tunnel has an address of that family.
+    #[must_use]
+    pub fn speaks(&self, ip: IpAddr) -> bool {
+        self.own(ip).is_ok()
+    }
+
     /// Ports to try for a connection of our own.
     fn ports(&self) -> impl Iterator<Item = u16> {
         let range = u16::MAX - FIRST_PORT + 1;
@@ -269,6 +279,3 @@ fn key(ip: &Ip<'_>) -> Option<(Key, Head)> {
     let (local, remote) = (SocketAddr::new(ip.dst, head.dst), SocketAddr::new(ip.src, head.src));
     Some((Key { local, remote }, head))
 }
-
-/// How long a stack that is no longer fed should be kept so that its connections can end in peace.
-pub const LINGER: Duration = Duration::from_secs(5);

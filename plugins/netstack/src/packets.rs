@@ -46,6 +46,17 @@ impl Packets {
         fill(&mut self.bytes[start..])
     }
 
+    /// Adds a packet that `fill` writes at the beginning of `most` zeroes and whose length it returns; none if that is 0.
+    pub fn push_within(&mut self, most: usize, fill: impl FnOnce(&mut [u8]) -> usize) {
+        let start = self.bytes.len();
+        self.bytes.resize(start + most, 0);
+        let len = fill(&mut self.bytes[start..]).min(most);
+        self.bytes.truncate(start + len);
+        if len > 0 {
+            self.ends.push(start + len);
+        }
+    }
+
     /// The packets, in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut start = 0;

@@ -166,7 +166,7 @@ impl Offload {
         let most = self.state.max_gso_segments().min(RUN / size.max(1)).max(1);
         let mut single = size > self.segment.load(Ordering::Relaxed);
         let mut sent = 0;
-        while let Some(left) = contents.get(sent..).filter(|left| !left.is_empty()) {
+        while let Some(left) = contents.get(sent..).filter(|left| !left.is_empty() && size > 0) {
             let run = &left[..left.len().min(if single { size } else { size * most })];
             let several = run.len() > size;
             match self.transmit(socket, to, None, run, several.then_some(size)) {

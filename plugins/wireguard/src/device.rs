@@ -1,0 +1,275 @@
+//! The data plane of one tunnel device: packets between the stack and the peers, and the timers of both.
+
+use std::{
+    cell::RefCell,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use boringtun::noise::{Packet, Tunn, TunnResult, handshake::parse_handshake_anon};
+use crosspoint_kernel::flow::Batch;
+use crosspoint_netstack::{Link, Packets, ip};
+use parking_lot::Mutex;
+
+use crate::{
+    keys::Key,
+    outer::{Outer, Sink},
+    peers::{Config, Identity, Peer, Peers},
+    tunnel::{HANDSHAKE, OVERHEAD, Step},
+};
+
+/// How often peers are asked what the time makes due.
+const TICK: Duration = Duration::from_millis(250);
+/// Type of a message, in its first byte.
+const INITIATION: u8 = 1;
+
+/// A tunnel device: encrypts what the stack sends, decrypts what peers send.
+pub struct Device {
+    identity: Identity,
+    peers: ArcSwap<Peers>,
+    /// One change at a time.
+    changing: Mutex<()>,
+    outer: Arc<Outer>,
+    mtu: usize,
+}
+
+/// Messages for one peer that leave together: one behind the other, of one size but the last.
+#[derive(Default)]
+struct Run {
+    bytes: Vec<u8>,
+    size: usize,
+    /// The last one was shorter.
+    ended: bool,
+}
+
+thread_local! {
+    static RUN: RefCell<Run> = RefCell::default();
+}
+
+impl Run {
+    /// Adds a message that `write` puts at the beginning of room for `most` bytes and whose length it returns. What
+    /// cannot leave together with those before is given to `flush` first.
+    fn add(&mut self, most: usize, write: impl FnOnce(&mut [u8]) -> usize, mut flush: impl FnMut(&mut Self)) {
+        let at = self.bytes.len();
+        self.bytes.resize(at + most, 0);
+        let len = write(&mut self.bytes[at..]);
+        self.bytes.truncate(at + len);
+        if len == 0 {
+            return;
+        }
+        if at > 0 && (self.ended || len > self.size) {
+            let last = self.bytes.split_off(at);
+            flush(self);
+            self.bytes = last;
+            (self.size, self.ended) = (len, false);
+            return;
+        }
+        if at == 0 {
+            self.size = len;
+        }
+        self.ended = len < self.size;
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        (self.size, self.ended) = (0, false);
+    }
+}
+
+impl Device {
+    /// A device that talks to those peers through `outer`. Packets inside have `mtu` bytes at most.
+    pub(crate) fn new(key: Key, peers: &[Config], outer: Arc<Outer>, mtu: usize) -> Self {
+        let identity = Identity::new(key);
+        let peers = ArcSwap::from_pointee(Peers::new(peers, &identity, None));
+        Self { identity, peers, changing: Mutex::new(()), outer, mtu }
+    }
+
+    /// Takes other peers. Those that stay the same keep their sessions.
+    pub(crate) fn set_peers(&self, configs: &[Config]) {
+        let _one = self.changing.lock();
+        let next = Peers::new(configs, &self.identity, Some(&self.peers.load()));
+        self.peers.store(Arc::new(next));
+    }
+
+    /// The peers in force.
+    pub(crate) fn peers(&self) -> Arc<Peers> {
+        self.peers.load_full()
+    }
+
+    fn flush(&self, peer: &Peer, run: &mut Run) {
+        if !run.bytes.is_empty() {
+            if let Some(to) = peer.endpoint() {
+                peer.mark(&mut run.bytes, run.size);
+                self.outer.send(to, &run.bytes, run.size);
+            }
+            run.clear();
+        }
+    }
+
+    /// Sends a step's message, if it made one.
+    fn reply(&self, peer: &Peer, to: SocketAddr, step: &Step, buf: &mut [u8]) {
+        if let Step::Network(len) = step {
+            peer.mark(&mut buf[..*len], *len);
+            self.outer.send(to, &buf[..*len], *len);
+        }
+    }
+
+    /// Begins the handshake with peers that are to be kept in touch, and does what the time makes due, for ever.
+    pub(crate) async fn tick(&self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut buf = vec![0; self.mtu.max(HANDSHAKE) + OVERHEAD];
+        for count in 0_u64.. {
+            tick.tick().await;
+            if count.is_multiple_of(4) {
+                self.identity.limiter.reset_count();
+            }
+            for peer in self.peers().iter() {
+                let step = peer.tunnel.lock().tick(&mut buf);
+                if let Some(to) = peer.endpoint() {
+                    self.reply(peer, to, &step, &mut buf);
+                }
+            }
+        }
+    }
+
+    /// The peer that a message is from: a handshake names it by its key, everything else by our number.
+    fn sender(&self, peers: &Peers, from: SocketAddr, message: &[u8]) -> Option<Arc<Peer>> {
+        if message.first() == Some(&INITIATION) {
+            let mut cookie = [0; HANDSHAKE];
+            let limiter = &self.identity.limiter;
+            let Ok(Packet::HandshakeInit(init)) = Tunn::parse_incoming_packet(message) else {
+                return None;
+            };
+            // The code is checked, which needs no secret of the peer, before its key is decrypted, which costs.
+            match limiter.verify_packet(Some(from.ip()), message, &mut cookie) {
+                Ok(_) => {}
+                Err(TunnResult::WriteToNetwork(cookie)) => {
+                    self.outer.send(from, cookie, cookie.len());
+                    return None;
+                }
+                Err(_) => return None,
+            }
+            let Identity { secret, public, .. } = &self.identity;
+            let half = parse_handshake_anon(secret, public, &init).ok()?;
+            return peers.by_key(&half.peer_static_public).cloned();
+        }
+        // Type and three reserved bytes, then the index of the receiver (in an answer to a handshake: behind
+        // the sender's). Its lower 8 bits count sessions.
+        let at = if message.first() == Some(&2) { 8 } else { 4 };
+        let index = u32::from_le_bytes(*message.get(at..)?.first_chunk()?) >> 8;
+        peers.by_index(index).cloned()
+    }
+
+    /// Takes a run of messages from one peer; packets that come out of them go to `inside`.
+    fn open(&self, peers: &Peers, peer: &Arc<Peer>, run: &[(SocketAddr, &[u8])], inside: &mut Packets) {
+        let mut tunnel = peer.tunnel.lock();
+        for (from, message) in run {
+            let room = message.len().max(HANDSHAKE) + OVERHEAD;
+            let mut answered = false;
+            inside.push_within(room, |buf| match tunnel.open(from.ip(), message, buf) {
+                Ok(Step::Inside(len, source)) => {
+                    peer.seen_at(*from);
+                    peer.count_received(len);
+                    // What comes from a peer must be from an address that is behind it.
+                    let mine = peers.route(source).is_some_and(|owner| Arc::ptr_eq(owner, peer));
+                    if mine { len } else { 0 }
+                }
+                Ok(step) => {
+                    peer.seen_at(*from);
+                    answered = matches!(step, Step::Network(_));
+                    self.reply(peer, *from, &step, buf);
+                    0
+                }
+                Err(error) => {
+                    tracing::debug!("message from {from}: {error}");
+                    0
+                }
+            });
+            // A session may have come of it: packets were waiting for that.
+            while answered {
+                let mut buf = vec![0; self.mtu.max(HANDSHAKE) + OVERHEAD];
+                let step = tunnel.kept(&mut buf);
+                answered = matches!(step, Step::Network(_));
+                self.reply(peer, *from, &step, &mut buf);
+            }
+        }
+    }
+}
+
+impl Link for Device {
+    fn send(&self, packets: &Packets) {
+        let peers = self.peers.load();
+        let mut run = RUN.take();
+        let mut packets = packets.iter().peekable();
+        while let Some(packet) = packets.next() {
+            let Some(peer) = destination(packet).and_then(|to| peers.route(to)) else { continue };
+            let mut tunnel = peer.tunnel.lock();
+            let mut next = Some(packet);
+            while let Some(packet) = next {
+                let room = (packet.len() + OVERHEAD).max(HANDSHAKE);
+                let seal = |buf: &mut [u8]| match tunnel.seal(packet, buf) {
+                    Step::Network(len) => len,
+                    _ => 0,
+                };
+                run.add(room, seal, |full| self.flush(peer, full));
+                peer.count_sent(packet.len());
+                let same = |packet: &&[u8]| {
+                    let to = destination(packet).and_then(|to| peers.route(to));
+                    to.is_some_and(|other| Arc::ptr_eq(other, peer))
+                };
+                next = packets.next_if(same);
+            }
+            // Sent under the lock: messages of one peer leave in the order of their numbers.
+            self.flush(peer, &mut run);
+        }
+        RUN.set(run);
+    }
+}
+
+fn destination(packet: &[u8]) -> Option<IpAddr> {
+    ip::destination(packet)
+}
+
+/// Gives what peers send to a stack.
+pub(crate) struct Inward<F> {
+    pub(crate) device: Arc<Device>,
+    pub(crate) inside: Packets,
+    /// Takes packets that came out of the tunnel.
+    pub(crate) deliver: F,
+}
+
+impl<F: FnMut(&Packets)> Sink for Inward<F> {
+    fn take(&mut self, batch: &mut Batch) {
+        // Reserved bytes mean nothing to the protocol.
+        for at in 0..batch.len() {
+            if let Some(reserved) = batch.payload_mut(at).get_mut(1..4) {
+                reserved.fill(0);
+            }
+        }
+        let peers = self.device.peers.load_full();
+        let mut run: Vec<(SocketAddr, &[u8])> = Vec::with_capacity(batch.len());
+        let mut of: Option<Arc<Peer>> = None;
+        for at in 0..batch.len() {
+            let Some(from) = batch.peer(at).socket_addr() else { continue };
+            let message = batch.payload(at);
+            let Some(peer) = self.device.sender(&peers, from, message) else { continue };
+            if of.as_ref().is_none_or(|of| !Arc::ptr_eq(of, &peer)) {
+                if let Some(of) = of.replace(peer) {
+                    self.device.open(&peers, &of, &run, &mut self.inside);
+                }
+                run.clear();
+            }
+            run.push((from, message));
+        }
+        if let Some(of) = of {
+            self.device.open(&peers, &of, &run, &mut self.inside);
+        }
+        if !self.inside.is_empty() {
+            (self.deliver)(&self.inside);
+            self.inside.clear();
+        }
+    }
+}

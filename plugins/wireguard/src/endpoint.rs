@@ -1,0 +1,209 @@
+//! Endpoint `wireguard`.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use crosspoint_kernel::{
+    BoxFuture, BuildError, Kind, Plugin,
+    component::{BuildCx, Change, Claim, Claims, Component, Control, Deps, Fault, Spec},
+    net::dial::{self, Dialer, Setup},
+};
+use crosspoint_layers::spec::{check, done};
+use crosspoint_netstack::{Dialled, Inbound};
+use crosspoint_schema::{
+    ConfigError, RawOptions,
+    decode::{Map, Options as _},
+};
+use ipnet::IpNet;
+use tokio::sync::Notify;
+
+use crate::{
+    keys::{self, Key},
+    options::WireGuardOptions,
+    peers::Config,
+    running::{Plan, Running},
+};
+
+inventory::submit! {
+    Plugin { kind: Kind::Endpoint, type_name: "wireguard", schema: WireGuardOptions::describe, canonical: |raw| raw.canonical::<WireGuardOptions>(), parse }
+}
+
+/// Largest packet inside where nothing else is said, as the reference has it.
+const MTU: u32 = 1408;
+/// Idle time of associations where nothing else is said (constant/timeout.go: UDPTimeout).
+const UDP_TIMEOUT: Duration = Duration::from_secs(300);
+/// How often peers with names are looked after.
+const LOOK: Duration = Duration::from_secs(15);
+
+fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
+    let options: WireGuardOptions = raw.parse()?;
+    check(&raw, "network_strategy", dial::validate(&options.dial))?;
+    if !options.dial.detour.is_empty() && options.listen_port != 0 {
+        return Err(raw.invalid("`listen_port` is conflict with `detour`"));
+    }
+    let spec = WireGuard::new(options).map_err(|error| raw.invalid(error.to_string()))?;
+    done(spec)
+}
+
+/// A checked configuration.
+pub(crate) struct WireGuard {
+    options: WireGuardOptions,
+    key: Key,
+    peers: Vec<Config>,
+}
+
+impl std::fmt::Debug for WireGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Keys stay out of logs.
+        f.debug_struct("WireGuard").field("peers", &self.peers.len()).finish_non_exhaustive()
+    }
+}
+
+impl WireGuard {
+    fn new(options: WireGuardOptions) -> Result<Self, BuildError> {
+        let wrong = |text: &str| BuildError::options(text.to_owned());
+        if options.private_key.expose().is_empty() {
+            return Err(wrong("missing private key"));
+        }
+        let key = keys::parse("private key", options.private_key.expose())?;
+        let peers = options.peers.iter().enumerate();
+        let peers = peers.map(|(at, peer)| Config::new(at, peer)).collect::<Result<_, _>>()?;
+        if options.mtu != 0 && !(576..=65_535).contains(&options.mtu) {
+            return Err(wrong("mtu must be between 576 and 65535"));
+        }
+        if options.system {
+            return Err(BuildError::NotInBuild("option `system` of endpoint wireguard".to_owned()));
+        }
+        Ok(Self { options, key, peers })
+    }
+
+    fn plan(&self) -> Plan {
+        let addresses: Vec<IpAddr> = self.options.address.iter().map(|net| net.addr).collect();
+        let mtu = if self.options.mtu == 0 { MTU } else { self.options.mtu };
+        Plan {
+            key: self.key,
+            listen_port: self.options.listen_port,
+            addresses,
+            mtu: usize::try_from(mtu).unwrap_or(usize::MAX),
+            dial: self.options.dial.clone(),
+        }
+    }
+
+    fn without_peers(&self) -> WireGuardOptions {
+        WireGuardOptions { peers: Vec::new(), ..self.options.clone() }
+    }
+
+    fn own(&self) -> Vec<IpNet> {
+        self.options.address.iter().map(crosspoint_schema::decode::Prefix::net).collect()
+    }
+
+    fn udp_timeout(&self) -> Duration {
+        match self.options.udp_timeout.0 {
+            0 => UDP_TIMEOUT,
+            _ => self.options.udp_timeout.get(),
+        }
+    }
+
+    /// The device: the one of an instance before this one, if it is the same and sound, with the peers that are
+    /// configured now; or a new one.
+    async fn device(&self, cx: &BuildCx) -> Result<Arc<Running>, BuildError> {
+        let shelf = format!("wireguard {}", cx.me.tag);
+        let plan = self.plan();
+        let left = cx.plane.vault.left::<Running>(&shelf).filter(|left| left.is_sound());
+        if let Some(left) = left.filter(|left| left.plan == plan) {
+            left.device.set_peers(&self.peers);
+            return Ok(left);
+        }
+        let dialer = || {
+            let setup = Setup { resolve_before_detour: true, ..Setup::default() };
+            Dialer::with(&self.options.dial, cx, setup)
+        };
+        let inbound = Arc::new(Inbound::new(cx.clone(), self.own(), self.udp_timeout()));
+        let running = Running::start(plan, &self.peers, dialer, inbound, cx).await?;
+        cx.plane.vault.leave(&shelf, Arc::downgrade(&running));
+        Ok(running)
+    }
+}
+
+impl Spec for WireGuard {
+    fn canonical(&self) -> Map {
+        self.options.to_map()
+    }
+
+    fn deps(&self, out: &mut Deps) {
+        dial::deps(&self.options.dial, out);
+    }
+
+    fn claims(&self, out: &mut Claims) {
+        if self.options.listen_port != 0 {
+            out.0.push(Claim::Other(format!("UDP port {}", self.options.listen_port).into()));
+        }
+    }
+
+    fn change(&self, next: &dyn Spec) -> Change {
+        let same = |next: &Self| next.without_peers() == self.without_peers();
+        match next.downcast_ref::<Self>() {
+            Some(next) if same(next) => Change::Reconfigure,
+            _ => Change::Replace,
+        }
+    }
+
+    fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
+        Box::pin(async move {
+            let running = self.device(&cx).await?;
+            let changed = Arc::new(Notify::new());
+            let outbound = Dialled::new(running.stack.clone(), cx.plane.clone(), running.clone());
+            let control = Handle { running: Arc::downgrade(&running), changed: changed.clone() };
+            Ok(Component {
+                outbound: Some(Arc::new(outbound)),
+                control: Some(Box::new(control)),
+                run: Some(Box::pin(run(running, cx, changed))),
+                ..Component::default()
+            })
+        })
+    }
+}
+
+/// Takes other peers.
+struct Handle {
+    running: Weak<Running>,
+    changed: Arc<Notify>,
+}
+
+impl Control for Handle {
+    fn reconfigure(&mut self, next: Arc<dyn Spec>) {
+        let Some(next) = next.downcast_ref::<WireGuard>() else { return };
+        if let Some(running) = self.running.upgrade() {
+            running.device.set_peers(&next.peers);
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// The work of an instance: it stands for the device, and looks after peers with names.
+async fn run(running: Arc<Running>, cx: BuildCx, changed: Arc<Notify>) -> Result<(), Fault> {
+    running.inbound.set_instance(cx.clone());
+    let look = async {
+        loop {
+            running.find_peers(&cx).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = changed.notified() => {}
+            }
+        }
+    };
+    let beat = async {
+        loop {
+            cx.pulse.beat().await;
+        }
+    };
+    tokio::select! {
+        () = cx.cancel.cancelled() => Ok(()),
+        why = running.failed() => Err(Fault(format!("tunnel: {why}"))),
+        () = look => Ok(()),
+        () = beat => Ok(()),
+    }
+}

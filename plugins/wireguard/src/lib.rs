@@ -1,0 +1,40 @@
+//! WireGuard in user space: endpoint `wireguard`.
+//!
+//! ```text
+//! app ── TcpStream ──► Netstack ──► Device ──► peer: encrypt ──► Outer (UDP socket, or a detour)
+//! router ◄── Handler ◄── Netstack ◄── Device ◄── peer: decrypt ◄──┘
+//! ```
+//!
+//! Everything from the stack to the socket runs in the task that wrote; what comes in runs in the task that receives.
+//! The [`device`] is the data plane: it belongs to its component and to the flows through it, so that they
+//! outlive an instance that fails. The component itself only routes new flows and takes changed peers.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `options`, `endpoint` | configuration, component |
+//! | `running` | a device at work: tasks, and how long they live |
+//! | [`device`] | data plane: packets between stack and peers, timers |
+//! | `peers` | who there is, and which addresses are whose |
+//! | `tunnel` | the protocol towards one peer (boringtun) |
+//! | `outer` | what carries the datagrams |
+//! | `keys` | keys in base64 |
+
+#[cfg(feature = "wireguard")]
+pub mod device;
+#[cfg(feature = "wireguard")]
+mod endpoint;
+#[cfg(feature = "wireguard")]
+mod keys;
+#[cfg(feature = "wireguard")]
+mod options;
+#[cfg(feature = "wireguard")]
+mod outer;
+#[cfg(feature = "wireguard")]
+mod peers;
+#[cfg(feature = "wireguard")]
+mod running;
+#[cfg(feature = "wireguard")]
+mod tunnel;
+
+#[cfg(feature = "wireguard")]
+pub use options::{WireGuardOptions, WireGuardPeer};

@@ -1,0 +1,135 @@
+//! A device at work: its tasks, its stack, and how long they live.
+
+use std::{
+    any::Any,
+    net::IpAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use crosspoint_kernel::{BuildError, addr::Host, component::{BuildCx, Dial}, net::dial::Dialer};
+use crosspoint_netstack::{Inbound, Netstack, Packets, Settings};
+use tokio::{sync::watch, task::JoinHandle};
+use tracing::{debug, error};
+
+use crate::{
+    device::{Device, Inward},
+    keys::Key,
+    outer,
+    peers::Config,
+};
+
+/// A session that is older than this is dead (WireGuard: Reject-After-Time).
+const DEAD: Duration = Duration::from_secs(180);
+
+/// What a device is made of; one that differs in any of it is another device.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) key: Key,
+    pub(crate) listen_port: u16,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) mtu: usize,
+    pub(crate) dial: crosspoint_schema::options::DialOptions,
+}
+
+/// A device at work. The component and every flow through it hold it: when the last of them goes, its tasks end and its
+/// socket is closed.
+pub(crate) struct Running {
+    pub(crate) plan: Plan,
+    pub(crate) device: Arc<Device>,
+    pub(crate) stack: Arc<Netstack>,
+    pub(crate) inbound: Arc<Inbound>,
+    dialer: Dialer,
+    tasks: Vec<JoinHandle<()>>,
+    broken: watch::Receiver<Option<String>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Running {
+    /// Opens the socket and starts.
+    ///
+    /// # Errors
+    /// The socket cannot be opened.
+    pub(crate) async fn start(
+        plan: Plan,
+        peers: &[Config],
+        dialer: impl Fn() -> Result<Dialer, BuildError>,
+        inbound: Arc<Inbound>,
+        cx: &BuildCx,
+    ) -> Result<Arc<Self>, BuildError> {
+        let detour = !plan.dial.detour.is_empty();
+        let opened = outer::open(dialer()?, detour, plan.listen_port).await;
+        let (outer, mut receiver) = opened.map_err(|error| BuildError::io("open the tunnel", error.into()))?;
+        let device = Arc::new(Device::new(plan.key, peers, outer.clone(), plan.mtu));
+        let settings = Settings { addresses: plan.addresses.clone(), mtu: plan.mtu };
+        let stack = Arc::new(Netstack::new(settings, device.clone(), inbound.clone()));
+        let (sender, broken) = watch::channel(None);
+        let receive = {
+            let (device, stack, cx) = (device.clone(), stack.clone(), cx.clone());
+            async move {
+                let deliver = move |packets: &Packets| stack.input(packets.iter());
+                let mut inward = Inward { device, inside: Packets::new(), deliver };
+                let why = match receiver.run(&outer, &cx, &mut inward).await {
+                    Ok(()) => "the socket was closed".to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                sender.send_replace(Some(why));
+            }
+        };
+        let tick = {
+            let device = device.clone();
+            async move { device.tick().await }
+        };
+        let timers = {
+            let stack = stack.clone();
+            async move { stack.run().await }
+        };
+        let tasks = vec![tokio::spawn(receive), tokio::spawn(tick), tokio::spawn(timers)];
+        let running =
+            Arc::new(Self { plan, device, stack, inbound, dialer: dialer()?, tasks, broken });
+        let weak: Weak<dyn Any + Send + Sync> = Arc::downgrade(&(running.clone() as Arc<dyn Any + Send + Sync>));
+        running.inbound.keeps(weak);
+        Ok(running)
+    }
+
+    /// Whether all of it still works.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.broken.borrow().is_none() && self.tasks.iter().all(|task| !task.is_finished())
+    }
+
+    /// Waits until something of it has failed, and says what.
+    pub(crate) async fn failed(&self) -> String {
+        let mut broken = self.broken.clone();
+        match broken.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            // The task has panicked.
+            Err(_) => "the receiver failed".to_owned(),
+        }
+    }
+
+    /// Finds the addresses of peers that are configured by name, and whose address is not known or leads
+    /// nowhere any more.
+    pub(crate) async fn find_peers(&self, cx: &BuildCx) {
+        for peer in self.device.peers().iter() {
+            let Some(target) = &peer.config.endpoint else { continue };
+            let Host::Name(name) = &target.host else { continue };
+            let age = peer.tunnel.lock().handshake_age();
+            if peer.endpoint().is_some() && age.is_some_and(|age| age < DEAD) {
+                continue;
+            }
+            match self.dialer.addresses(Dial::internal(target), name).await {
+                Ok(found) => {
+                    let Some(ip) = found.first() else { continue };
+                    debug!(component = %cx.me, "peer {target} is at {ip}");
+                    peer.seen_at((*ip, target.port).into());
+                }
+                Err(why) => error!(component = %cx.me, "resolve endpoint of peer {target}: {why}"),
+            }
+        }
+    }
+}
