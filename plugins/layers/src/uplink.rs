@@ -56,9 +56,7 @@ impl Layers {
         let tls = options.tls.filter(|tls| tls.enabled);
         let transport = options
             .transport
-            .map(|transport| {
-                transport::client(transport, &spec::server(options.server), tls.is_some())
-            })
+            .map(|transport| transport::client(transport, &spec::server(options.server), tls))
             .transpose()?;
         let alpn = transport.as_ref().map_or(&[][..], |side: &Side<_>| side.alpn);
         let leavable = leavable && transport.is_none();

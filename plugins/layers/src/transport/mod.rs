@@ -3,10 +3,17 @@
 //! One folder per transport. Each offers `client` and `server`, which read the options and fail on what is wrong, and
 //! the application protocols that TLS below them speaks of by default.
 
+pub mod grpc;
+mod h2;
+pub mod head;
+pub mod http;
+mod httpupgrade;
+pub mod ws;
+
 use std::{io, net::SocketAddr, sync::Arc};
 
 use crosspoint_kernel::{BoxFuture, BuildError, DialError, addr::Target, flow::BoxStream, serve};
-use crosspoint_schema::options::TransportOptions;
+use crosspoint_schema::options::{TlsOutOptions, TransportOptions};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A stream below a transport: dialled or accepted, with TLS where that is configured.
@@ -92,6 +99,10 @@ pub trait Host: Send + Sync + 'static {
     );
     /// A number for a connection.
     fn next_id(&self) -> u64;
+    /// Ends when the inbound takes no more streams, because another instance of it does.
+    fn closing(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// Where a transport of many streams puts them.
@@ -112,6 +123,11 @@ impl Guests {
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Ends when the inbound takes no more streams: a connection that may bring more must end with those that it has.
+    pub async fn closing(&self) {
+        self.host.closing().await;
     }
 
     /// Hands a stream over; it runs in a task of its own. Waits while the daemon has as many connections as it may
@@ -136,10 +152,17 @@ pub(crate) struct Side<T: ?Sized> {
 pub(crate) fn client(
     options: &TransportOptions,
     server: &Target,
-    tls: bool,
+    tls: Option<&TlsOutOptions>,
 ) -> Result<Side<dyn Client>, BuildError> {
-    let _ = (server, tls);
-    Err(missing(options))
+    match options {
+        TransportOptions::Http(options) => http::client(options, server, tls.is_some()),
+        TransportOptions::Grpc(options) => {
+            grpc::client(options, server, tls.map(|tls| tls.server_name.as_str()))
+        }
+        TransportOptions::Ws(options) => ws::client(options, server),
+        TransportOptions::HttpUpgrade(options) => httpupgrade::client(options, server, tls),
+        _ => Err(missing(options)),
+    }
 }
 
 /// The server side that the options describe.
@@ -151,7 +174,13 @@ pub(crate) fn server(
     tls: bool,
 ) -> Result<Side<dyn Server>, BuildError> {
     let _ = tls;
-    Err(missing(options))
+    match options {
+        TransportOptions::Http(options) => http::server(options),
+        TransportOptions::Grpc(options) => grpc::server(options),
+        TransportOptions::Ws(options) => Ok(ws::server(options)),
+        TransportOptions::HttpUpgrade(options) => Ok(httpupgrade::server(options)),
+        _ => Err(missing(options)),
+    }
 }
 
 fn missing(options: &TransportOptions) -> BuildError {
