@@ -43,6 +43,7 @@ use crate::socks::wire::{Code, emit_reply5};
 use crate::system_proxy::SystemProxy;
 use crate::users::{SharedUsers, Users};
 use crosspoint_layers::spec::{at_start, check};
+use crosspoint_layers::unpack::Unpack;
 
 /// What the options of these inbounds have in common.
 pub(crate) trait ProxyOptions: Options + Send + Sync + 'static {
@@ -167,6 +168,7 @@ impl<O: ProxyOptions> Spec for ProxySpec<O> {
             };
             let proxy = Arc::new(Proxy {
                 dispatch: Dispatch::new(cx.plane.clone()),
+                unpack: Unpack::new(&cx, None, true)?,
                 users: SharedUsers::new(self.users()),
                 speaks: self.speaks,
                 tls,
@@ -228,6 +230,7 @@ impl Control for Handle {
 struct Proxy {
     cx: BuildCx,
     dispatch: Dispatch,
+    unpack: Unpack,
     speaks: Speaks,
     tls: Option<Server>,
     users: SharedUsers,
@@ -270,7 +273,7 @@ impl Proxy {
         let begin = Box::pin(self.clone().begin(id, stream, peer, permit));
         async move {
             if let Some(conn) = begin.await {
-                self.dispatch.conn(conn).await;
+                self.unpack.conn(conn).await;
             }
         }
     }
@@ -421,7 +424,7 @@ impl Proxy {
                     let session = self.session(id, Network::Tcp, peer, source, target, user);
                     let flow = Flow::Stream(Box::new(Answering::new(stream, dialect, lead, rest)));
                     let Ok(permit) = serve::permits().acquire_owned().await else { return };
-                    self.dispatch.conn(Conn { session, flow, permit }).await;
+                    self.unpack.conn(Conn { session, flow, permit }).await;
                 })))
             }
             Ok(Opened::Associate { .. }) => None,

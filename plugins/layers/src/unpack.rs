@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crosspoint_kernel::{
-    BuildError,
+    BoxFuture, BuildError,
     component::{BuildCx, Conn},
     dispatch::Dispatch,
     flow::Flow,
@@ -12,6 +12,7 @@ use crosspoint_kernel::{
     snapshot::Plane,
 };
 use crosspoint_schema::options::MultiplexInOptions;
+use futures_util::future::Either;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -57,31 +58,39 @@ impl Unpack {
     /// Carries a connection to its end, in the caller's task.
     pub fn conn(&self, conn: Conn) -> impl Future<Output = ()> + Send {
         let stream = matches!(conn.flow, Flow::Stream(_));
+        if let Some(settings) =
+            self.mux.filter(|_| stream && wire::is_session(&conn.session.target))
+        {
+            return Either::Left(self.sessions(settings, conn));
+        }
         let version = Version::of(&conn.session.target).filter(|_| stream && self.udp_over_tcp);
-        let mux = self.mux.filter(|_| stream && wire::is_session(&conn.session.target));
-        async move {
-            // Boxed, so that a connection which carries nothing does not pay for it.
-            if let Some(settings) = mux {
-                return Box::pin(self.sessions(settings, conn)).await;
-            }
-            let conn = match version {
-                Some(version) => match Box::pin(datagrams(version, conn)).await {
-                    Some(conn) => conn,
-                    None => return,
-                },
-                None => conn,
-            };
-            self.dispatch.conn(conn).await;
+        match version {
+            Some(version) => Either::Left(self.over_tcp(version, conn)),
+            // Nothing is added to what an ordinary connection needs.
+            None => Either::Right(self.dispatch.conn(conn)),
         }
     }
 
+    /// Makes datagrams of a stream that carries them, and carries those.
+    fn over_tcp(&self, version: Version, conn: Conn) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Some(conn) = Box::pin(datagrams(version, conn)).await {
+                self.dispatch.conn(conn).await;
+            }
+        })
+    }
+
     /// Runs a session of sing-mux.
-    async fn sessions(&self, settings: Settings, conn: Conn) {
-        let Conn { session, flow, permit: _permit } = conn;
-        let Flow::Stream(stream) = flow else { return };
-        let cancel = self.cancel.clone();
-        carry(&self.plane, session, |branches| server::serve(settings, stream, branches, cancel))
+    fn sessions(&self, settings: Settings, conn: Conn) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Conn { session, flow, permit: _permit } = conn;
+            let Flow::Stream(stream) = flow else { return };
+            let cancel = self.cancel.clone();
+            carry(&self.plane, session, |branches| {
+                server::serve(settings, stream, branches, cancel)
+            })
             .await;
+        })
     }
 }
 

@@ -23,6 +23,7 @@ use super::packets::Encapsulated;
 use super::wire::{Bound, ClientError, ClientHandshake, ClientStep, Code, Command, Version};
 use crate::host;
 use crate::read::read_some;
+use crosspoint_layers::outer::{OuterOptions, wrap};
 use crosspoint_layers::spec::{check, done, server, to_proxy};
 
 inventory::submit! {
@@ -38,13 +39,21 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
         other => return Err(raw.invalid_at("version", format!("unknown socks version: {other}"))),
     };
     check(&raw, "network_strategy", dial::validate(&options.dial))?;
-    done(SocksOut { options, version })
+    let spec = SocksOut { options, version };
+    check(&raw, "udp_over_tcp", spec.outer().check())?;
+    done(spec)
 }
 
 #[derive(Debug)]
 struct SocksOut {
     options: SocksOutOptions,
     version: Version,
+}
+
+impl SocksOut {
+    fn outer(&self) -> OuterOptions<'_> {
+        OuterOptions { multiplex: None, udp_over_tcp: self.options.udp_over_tcp.as_ref() }
+    }
 }
 
 impl Spec for SocksOut {
@@ -59,18 +68,14 @@ impl Spec for SocksOut {
     fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
         Box::pin(async move {
             let options = &self.options;
-            if options.udp_over_tcp.as_ref().is_some_and(|uot| uot.enabled()) {
-                return Err(BuildError::NotInBuild(
-                    "option `udp_over_tcp` of outbound socks".into(),
-                ));
-            }
             let setup = Setup { server: Some(&options.server.server), ..Setup::default() };
             let client = Client {
                 dialer: Dialer::with(&options.dial, &cx, setup)?,
                 server: server(&options.server),
                 spec: self.clone(),
             };
-            Ok(Component { outbound: Some(Arc::new(client)), ..Component::default() })
+            let outbound = wrap(Arc::new(client), self.outer(), &cx)?;
+            Ok(Component { outbound: Some(outbound), ..Component::default() })
         })
     }
 }

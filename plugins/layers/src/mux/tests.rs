@@ -187,11 +187,11 @@ async fn a_half_closed_stream_goes_on_in_the_other_direction() {
         let mut bytes = Vec::new();
         far.read_to_end(&mut bytes).await.unwrap();
         assert_eq!(bytes, b"question");
-        far.write_all(&pattern(500_000, 1)[..]).await.map_err(|_| ()).unwrap_or(());
         let reader = tokio::spawn(async move {
             let mut bytes = Vec::new();
             near.read_to_end(&mut bytes).await.map(|_| bytes)
         });
+        far.write_all(&pattern(500_000, 1)).await.unwrap();
         far.shutdown().await.unwrap();
         assert!(reader.await.unwrap().unwrap() == pattern(500_000, 1));
     }

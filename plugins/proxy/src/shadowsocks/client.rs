@@ -15,6 +15,7 @@ use super::options::ShadowsocksOutOptions;
 use super::packets;
 use super::sip003::Plugin as SipPlugin;
 use super::stream::{ClientKeys, Shadow};
+use crosspoint_layers::outer::{OuterOptions, wrap};
 use crosspoint_layers::spec::{check, done};
 use crosspoint_layers::uplink::{Uplink, UplinkOptions};
 
@@ -30,6 +31,7 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     let plugin = plugin.map_err(|error| raw.invalid(error.to_string()))?;
     let spec = ShadowsocksOut { options, keys: Arc::new(keys), plugin };
     check(&raw, "plugin_opts", spec.uplink().check())?;
+    check(&raw, "multiplex", spec.outer().check())?;
     done(spec)
 }
 
@@ -64,6 +66,13 @@ impl ShadowsocksOut {
             transport: self.plugin.as_ref().and_then(|plugin| plugin.transport.as_ref()),
         }
     }
+
+    fn outer(&self) -> OuterOptions<'_> {
+        OuterOptions {
+            multiplex: self.options.multiplex.as_ref(),
+            udp_over_tcp: self.options.udp_over_tcp.as_ref(),
+        }
+    }
 }
 
 impl Spec for ShadowsocksOut {
@@ -77,18 +86,9 @@ impl Spec for ShadowsocksOut {
 
     fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
         Box::pin(async move {
-            let options = &self.options;
-            let wanted = [
-                (options.udp_over_tcp.as_ref().is_some_and(|uot| uot.enabled()), "udp_over_tcp"),
-                (options.multiplex.as_ref().is_some_and(|mux| mux.enabled), "multiplex"),
-            ];
-            if let Some((_, what)) = wanted.into_iter().find(|(used, _)| *used) {
-                return Err(BuildError::NotInBuild(format!(
-                    "option `{what}` of outbound shadowsocks"
-                )));
-            }
             let client = Client { uplink: Uplink::new(&self.uplink(), &cx)?, spec: self.clone() };
-            Ok(Component { outbound: Some(Arc::new(client)), ..Component::default() })
+            let outbound = wrap(Arc::new(client), self.outer(), &cx)?;
+            Ok(Component { outbound: Some(outbound), ..Component::default() })
         })
     }
 }

@@ -15,7 +15,8 @@ use crosspoint_layers::entrance::{Arrived, EntranceOptions};
 use crosspoint_layers::inbound::{
     Greeter, Inbound, InboundOptions, Refused, Wanted, cut_strangers,
 };
-use crosspoint_layers::spec::{at_start, done};
+use crosspoint_layers::spec::{at_start, check, done};
+use crosspoint_layers::unpack;
 use crosspoint_schema::decode::{Map, Options as _};
 use crosspoint_schema::{ConfigError, RawOptions};
 use tracing::error;
@@ -46,6 +47,7 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
             raw.invalid("users and destinations options are not supported in managed servers")
         );
     }
+    check(&raw, "multiplex", unpack::check(options.multiplex.as_ref()))?;
     let invalid = |error: KeyError| raw.invalid(error.to_string());
     if !options.destinations.is_empty() {
         let table = Table::new(&options).map_err(invalid)?;

@@ -7,6 +7,7 @@ use crosspoint_kernel::flow::{BoxPacketIo, BoxStream};
 use crosspoint_kernel::net::dial;
 use crosspoint_kernel::session::Network;
 use crosspoint_kernel::{BoxFuture, BuildError, DialError, Kind, Plugin};
+use crosspoint_layers::outer::{OuterOptions, wrap};
 use crosspoint_layers::uplink::{Uplink, UplinkOptions};
 use crosspoint_schema::decode::{Map, Options as _};
 use crosspoint_schema::{ConfigError, RawOptions};
@@ -28,9 +29,7 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
         tls.note_deprecated(raw.notices());
     }
     check(&raw, "tls", uplink(&options).check())?;
-    if options.multiplex.as_ref().is_some_and(|mux| mux.enabled) {
-        return Err(raw.invalid_at("multiplex", "option `multiplex` is not in this build"));
-    }
+    check(&raw, "multiplex", outer(&options).check())?;
     done(TrojanOut(options))
 }
 
@@ -41,6 +40,10 @@ fn uplink(options: &TrojanOutOptions) -> UplinkOptions<'_> {
         tls: options.tls.as_ref(),
         transport: options.transport.as_ref(),
     }
+}
+
+fn outer(options: &TrojanOutOptions) -> OuterOptions<'_> {
+    OuterOptions { multiplex: options.multiplex.as_ref(), udp_over_tcp: None }
 }
 
 #[derive(Debug)]
@@ -62,7 +65,8 @@ impl Spec for TrojanOut {
                 key: wire::key(self.0.password.expose()),
                 spec: self.clone(),
             };
-            Ok(Component { outbound: Some(Arc::new(client)), ..Component::default() })
+            let outbound = wrap(Arc::new(client), outer(&self.0), &cx)?;
+            Ok(Component { outbound: Some(outbound), ..Component::default() })
         })
     }
 }

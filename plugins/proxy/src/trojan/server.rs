@@ -15,6 +15,7 @@ use crosspoint_layers::inbound::{
     Greeter, Inbound, InboundOptions, Refused, Wanted, cut_strangers,
 };
 use crosspoint_layers::spec::{at_start, check, done, server};
+use crosspoint_layers::unpack;
 use crosspoint_schema::decode::{Map, Options as _};
 use crosspoint_schema::options::ServerOptions;
 use crosspoint_schema::{ConfigError, RawOptions};
@@ -44,9 +45,7 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     if !options.fallback_for_alpn.0.is_empty() && !has_tls {
         return Err(raw.invalid("fallback for ALPN is not supported without TLS"));
     }
-    if options.multiplex.as_ref().is_some_and(|mux| mux.enabled) {
-        return Err(raw.invalid_at("multiplex", "option `multiplex` is not in this build"));
-    }
+    check(&raw, "multiplex", unpack::check(options.multiplex.as_ref()))?;
     at_start(&raw, "proxy_protocol", listen::validate(&options.listen))?;
     done(spec)
 }
