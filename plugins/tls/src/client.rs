@@ -27,11 +27,9 @@ use crate::{
     pem,
     store::Roots,
     suites::{self, Negotiable},
+    tickets::Tickets,
     verify::{Trust, Verifier},
 };
-
-/// Sessions that a client keeps to resume.
-const SESSIONS: usize = 16;
 
 /// What a client takes where its options say nothing.
 #[derive(Clone, Default)]
@@ -135,7 +133,7 @@ impl Recipe {
     fn finish(&self, mut config: ClientConfig) -> ClientConfig {
         config.alpn_protocols.clone_from(&self.alpn);
         config.enable_sni = self.sni;
-        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        config.resumption = Resumption::store(Arc::new(Tickets::default()));
         config
     }
 }

@@ -29,6 +29,7 @@ mod server;
 mod store;
 mod stream;
 mod suites;
+mod tickets;
 mod verify;
 mod watch;
 

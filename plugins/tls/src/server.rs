@@ -141,6 +141,8 @@ impl Server {
                 rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::options)?;
             // Tickets carry all that is needed: nothing is kept for each client.
             config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+            // One for each connection, as Go's servers do: each is good for one more.
+            config.send_tls13_tickets = 1;
             Ok(Arc::new(config))
         };
         let (config, plain) = (config(alpn)?, config(Vec::new())?);

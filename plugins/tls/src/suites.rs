@@ -12,8 +12,29 @@ use tracing::warn;
 use crate::TlsError;
 
 /// The provider with every suite, shared by all whose options name none.
-static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(in_our_order()));
+
+/// The provider with its suites in the order of Go's: AES-128 first, whose hash (SHA-256) processors compute as well, which
+/// cannot be said of that of AES-256 (SHA-384); where there are no instructions for AES, ChaCha20 first.
+fn in_our_order() -> CryptoProvider {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    let has_aes = std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    let has_aes = std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    let has_aes = false;
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        let name = suite.suite().as_str().unwrap_or_default();
+        let cipher = match name {
+            _ if name.contains("CHACHA20") => u8::from(has_aes) * 3,
+            _ if name.contains("AES_128") => 1,
+            _ => 2,
+        };
+        (suite.tls13().is_none(), cipher)
+    });
+    provider
+}
 
 /// The suites that the reference knows by name; `None` for those without forward secrecy of data (CBC), which
 /// rustls does not have.
@@ -94,7 +115,7 @@ pub(crate) fn negotiable(min: &str, max: &str, suites: &[String]) -> Result<Nego
             }
         }
         // As in the reference, the suites of TLS 1.3 are not chosen by this option.
-        let mut chosen = aws_lc_rs::default_provider();
+        let mut chosen = CryptoProvider::clone(&PROVIDER);
         chosen
             .cipher_suites
             .retain(|suite| suite.tls13().is_some() || wanted.contains(&suite.suite()));
@@ -158,6 +179,15 @@ mod tests {
         ] {
             assert_eq!(negotiable(min, max, &[]).unwrap_err().to_string(), text);
         }
+    }
+
+    #[test]
+    fn aes_128_comes_first() {
+        let order: Vec<u16> = provider().cipher_suites.iter().map(|s| s.suite().into()).collect();
+        if order[0] != 0x1303 {
+            assert_eq!(order[..3], [0x1301, 0x1302, 0x1303]);
+        }
+        assert_eq!(order.len(), aws_lc_rs::default_provider().cipher_suites.len());
     }
 
     #[test]
