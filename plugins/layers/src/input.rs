@@ -83,19 +83,19 @@ impl Input {
         let polled = Pin::new(stream).poll_read(cx, &mut space);
         let got = space.filled().len();
         match polled {
-            Poll::Ready(Ok(())) => {
+            Poll::Ready(Ok(())) if got > 0 => {
                 self.range.end += got;
                 Poll::Ready(Ok(got))
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => {
+            // Nothing more comes, for now or at all; the other direction may go on for long.
+            over => {
                 self.shrink();
-                Poll::Pending
+                over.map_ok(|()| 0)
             }
         }
     }
 
-    /// Nothing more comes for now: a large buffer with little in it is given back.
+    /// A large buffer with little in it is given back.
     fn shrink(&mut self) {
         if self.buffer.len() == pool::SIZE && self.range.len() <= SMALL {
             let small: Box<[u8]> = self.buffer[self.range.clone()].into();

@@ -9,7 +9,7 @@ use crosspoint_kernel::{
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::{
-    cipher::{BLOCK, TAG},
+    cipher::{BLOCK, Key, TAG},
     keys::ServerKeys,
     method::{Family, MasterKey},
     replay::Salts,
@@ -97,19 +97,20 @@ async fn accept_aead(
     head.want(&mut stream, salt_len + first).await?;
     let (salt, rest) = head.bytes.split_at(salt_len);
     // The first message tells whose key it is. All keys are tried, so that time tells nothing about the one that fits.
-    let mut found: Option<(&MasterKey, Option<&Arc<str>>)> = None;
+    let mut found: Option<(&MasterKey, Key, Option<&Arc<str>>)> = None;
     let mut plain = [0; 2];
     for (key, user) in keys.candidates() {
-        let opened = key.session(salt)?.open_into(&[0; 24], &rest[..first], &mut plain);
+        let session = key.session(salt)?;
+        let opened = session.open_into(&[0; 24], &rest[..first], &mut plain);
         if opened.is_ok() && found.is_none() {
-            found = Some((key, user));
+            found = Some((key, session, user));
         }
     }
-    let (key, user) = found.ok_or(WireError::from(super::cipher::Forged))?;
+    let (key, session, user) = found.ok_or(WireError::from(super::cipher::Forged))?;
     if !salts.insert(salt) {
         return Err(WireError::Replay.into());
     }
-    let opener = Opener::new(key.session(salt)?, keys.method.family);
+    let opener = Opener::new(session, keys.method.family);
     let mut shadow = Shadow::server(stream, key.clone(), opener, rest, Vec::new());
     let target = read_address(&mut shadow).await?;
     Ok(Request { user: user.cloned(), target, stream: Box::new(shadow) })
