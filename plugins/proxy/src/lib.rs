@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `shadowsocks` | Shadowsocks: AEAD (SIP004) and 2022 (SIP022), streams and datagrams |
 //! | `trojan` | Trojan, with fallback |
+//! | `vless` | VLESS, with XTLS Vision |
 //! | `vmess` | VMess: sealed requests and those of the legacy protocol |
 //! | [`uuid`] | user ids |
 //! | [`address`] | destinations as SOCKS5 writes them, which most protocols share |
@@ -18,6 +19,8 @@ pub mod shadowsocks;
 #[cfg(feature = "trojan")]
 pub mod trojan;
 pub mod uuid;
+#[cfg(feature = "vless")]
+pub mod vless;
 #[cfg(feature = "vmess")]
 pub mod vmess;
 
