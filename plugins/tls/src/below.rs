@@ -120,7 +120,8 @@ impl Below {
                     return Poll::Ready(Ok(()));
                 }
             }
-            records.rest = HEAD + usize::from(u16::from_be_bytes([records.held[3], records.held[4]]));
+            records.rest =
+                HEAD + usize::from(u16::from_be_bytes([records.held[3], records.held[4]]));
             if records.pace == Pace::Go {
                 records.pace = Pace::Stop;
             }

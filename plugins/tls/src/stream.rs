@@ -147,11 +147,7 @@ impl<T: AsyncWrite + Unpin> Sink for T {}
 
 impl Tls {
     /// Reads what one more record brings.
-    fn poll_record(
-        &mut self,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_record(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.stream.get_mut().0.starved();
         loop {
             let polled = Pin::new(&mut self.stream).poll_read(cx, buf);

@@ -10,8 +10,10 @@
 //! | `talk` | streams with a request and an answer at their start |
 //! | `client` | the outbound: sessions, and which of them a stream goes into |
 //! | `server` | what an inbound does with a session |
+//! | [`bare`] | a session of smux alone |
 //! | `brutal` | TCP Brutal |
 
+pub mod bare;
 mod brutal;
 mod carrier;
 pub(crate) mod client;

@@ -12,7 +12,7 @@ use crosspoint_kernel::session::Network;
 use crosspoint_kernel::{BoxFuture, BuildError, Kind, Plugin};
 use crosspoint_layers::entrance::{Arrived, EntranceOptions};
 use crosspoint_layers::inbound::{
-    Greeter, Inbound, InboundOptions, Refused, Wanted, cut_strangers,
+    Greeter, Inbound, InboundOptions, Refused, Run, Wanted, cut_strangers,
 };
 use crosspoint_layers::spec::{at_start, check, done, server};
 use crosspoint_layers::unpack;
@@ -22,6 +22,7 @@ use crosspoint_schema::{ConfigError, RawOptions};
 use tokio::io::AsyncReadExt as _;
 use tracing::info;
 
+use super::mux;
 use super::options::TrojanInOptions;
 use super::wire::{self, Command, Datagrams, KEY, RequestError};
 use crate::framed::Framed;
@@ -224,7 +225,10 @@ impl Trojan {
             Command::Connect => Flow::Stream(stream),
             Command::Associate => Flow::Packet(Framed::boxed(stream, Datagrams, &[])),
             Command::Mux => {
-                return Err(Refused::client("trojan-go multiplex is not in this build"));
+                let drain = self.cx.cancel.clone();
+                let run: Run =
+                    Box::new(move |branches| Box::pin(mux::serve(stream, branches, drain)));
+                return Ok(Wanted::Session { target, user: Some(user), run });
             }
         };
         Ok(Wanted::Flow { target, user: Some(user), flow })

@@ -36,6 +36,15 @@ impl Command {
             Self::Mux => 0x7f,
         }
     }
+
+    fn of(code: u8) -> Result<Self, RequestError> {
+        match code {
+            1 => Ok(Self::Connect),
+            3 => Ok(Self::Associate),
+            0x7f => Ok(Self::Mux),
+            other => Err(RequestError::Command(other)),
+        }
+    }
 }
 
 /// The key of a password, as it stands in requests.
@@ -96,13 +105,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<(Command, Target, usize), RequestEr
         Some(_) => Err(RequestError::Malformed),
     };
     crlf(0)?;
-    let command = match bytes.get(2) {
-        None => return Err(RequestError::Incomplete(3)),
-        Some(1) => Command::Connect,
-        Some(3) => Command::Associate,
-        Some(0x7f) => Command::Mux,
-        Some(other) => return Err(RequestError::Command(*other)),
-    };
+    let command = Command::of(*bytes.get(2).ok_or(RequestError::Incomplete(3))?)?;
     let (target, len) = match address::parse(&bytes[3..]) {
         Ok(found) => found,
         Err(AddressError::Incomplete(len)) => return Err(RequestError::Incomplete(3 + len)),
@@ -110,6 +113,29 @@ pub fn parse_request(bytes: &[u8]) -> Result<(Command, Target, usize), RequestEr
     };
     crlf(3 + len)?;
     Ok((command, target, 3 + len + 2))
+}
+
+/// Longest beginning of a stream of trojan-go.
+pub const MOST_MUX: usize = 1 + address::MAX;
+
+/// Appends the beginning of a stream of trojan-go: command, destination.
+pub fn emit_mux(command: Command, target: &Target, out: &mut Vec<u8>) {
+    out.push(command.code());
+    address::emit(target, out);
+}
+
+/// Reads the beginning of a stream of trojan-go, and its length.
+///
+/// # Errors
+/// See [`RequestError`].
+pub fn parse_mux(bytes: &[u8]) -> Result<(Command, Target, usize), RequestError> {
+    let Some((code, rest)) = bytes.split_first() else { return Err(RequestError::Incomplete(1)) };
+    let command = Command::of(*code)?;
+    match address::parse(rest) {
+        Ok((target, len)) => Ok((command, target, 1 + len)),
+        Err(AddressError::Incomplete(len)) => Err(RequestError::Incomplete(1 + len)),
+        Err(error) => Err(RequestError::Address(error)),
+    }
 }
 
 /// Datagrams in a stream.
@@ -206,7 +232,21 @@ mod tests {
         }
 
         #[test]
+        fn beginnings_of_streams_come_back(udp: bool, peer: std::net::SocketAddr, tail: Vec<u8>) {
+            let (command, target) = (if udp { Command::Associate } else { Command::Connect }, Target::from(peer));
+            let mut bytes = Vec::new();
+            emit_mux(command, &target, &mut bytes);
+            let end = bytes.len();
+            for cut in 0..end {
+                prop_assert!(matches!(parse_mux(&bytes[..cut]), Err(RequestError::Incomplete(n)) if n > cut && n <= end));
+            }
+            bytes.extend(tail);
+            prop_assert_eq!(parse_mux(&bytes), Ok((command, target, end)));
+        }
+
+        #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = parse_mux(&bytes);
             let _ = parse_request(&bytes);
             let _ = Datagrams.parse(&bytes);
         }

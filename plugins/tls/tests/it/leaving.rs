@@ -17,7 +17,8 @@ use super::support::{options, self_signed};
 
 fn sides(version: &str, leavable: bool) -> (Client, Server) {
     let pair = self_signed("a.test", true);
-    let near = json!({ "server_name": "a.test", "certificate": pair.certificate, "max_version": version });
+    let near =
+        json!({ "server_name": "a.test", "certificate": pair.certificate, "max_version": version });
     let far = json!({ "certificate": pair.certificate, "key": pair.key });
     let defaults = ClientDefaults { leavable, ..ClientDefaults::default() };
     let client = Client::new(&options(&near), "", &defaults).unwrap();
