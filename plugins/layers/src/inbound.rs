@@ -263,6 +263,10 @@ impl<G: Greeter> Host for Inbound<G> {
     fn next_id(&self) -> u64 {
         self.cx.plane.ledger.next_id()
     }
+
+    fn closing(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.cx.cancel.cancelled())
+    }
 }
 
 /// Takes connections of other inbounds.

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 /// Bytes of the flag and the length of a message.
 const PREFIX: usize = 5;
@@ -225,7 +225,7 @@ pub fn head_len(n: usize) -> usize {
 }
 
 /// Appends those to `out`. `n` is less than 4 GiB.
-pub fn put_head(n: usize, out: &mut BytesMut) {
+pub fn put_head(n: usize, out: &mut impl BufMut) {
     let message = 1 + varint_len(n) + n;
     out.put_u8(0);
     // A frame of HTTP/2 could not hold more.
@@ -241,6 +241,7 @@ pub fn put_head(n: usize, out: &mut BytesMut) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use proptest::prelude::*;
 
     use super::*;

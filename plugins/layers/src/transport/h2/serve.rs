@@ -182,6 +182,7 @@ fn date() -> HeaderValue {
     HeaderValue::try_from(head::date()).unwrap_or(HeaderValue::from_static(""))
 }
 
+#[expect(clippy::large_enum_variant, reason = "lives for a moment, on the stack")]
 enum Event {
     /// A request has come.
     Request(Request<RecvStream>, SendResponse<Bytes>),
