@@ -42,17 +42,38 @@ pub(crate) fn client(
 
 /// What requests are made of.
 pub(crate) struct Recipe {
-    path: Path,
+    path: String,
     host: String,
-    headers: Headers,
+    parts: Parts,
     early: Option<Early>,
 }
 
-/// Where a request holds the first data.
+/// What follows the fields that every request has.
+struct Parts {
+    protocol: Option<String>,
+    fields: Vec<u8>,
+}
+
+impl From<Headers> for Parts {
+    fn from(mut headers: Headers) -> Self {
+        let protocol = headers.remove("Sec-Websocket-Protocol");
+        let mut fields = Vec::new();
+        headers.emit(&mut fields, |_| false);
+        Self { protocol, fields }
+    }
+}
+
+/// Data in a request.
 struct Early {
     max: usize,
-    /// The name of the field; in the path if there is none.
-    header: Option<String>,
+    place: Place,
+}
+
+enum Place {
+    /// Behind this path.
+    Path(Path),
+    /// In the field of that name, among these.
+    Header(String, Headers),
 }
 
 /// A request and what its answer must hold.
@@ -69,15 +90,21 @@ impl Recipe {
         head::check_host(&host)?;
         let agent = headers.remove("User-Agent");
         headers.set("User-Agent", agent.as_deref().unwrap_or("Go-http-client/1.1"));
-        let header = match options.early_data_header_name.as_str() {
-            "" => None,
-            name => Some(head::name(name).ok_or_else(|| {
-                BuildError::options(format_args!("no name of a header: {name:?}"))
-            })?),
+        let path = head::path(&options.path)?;
+        let escaped = path.escaped();
+        let place = match options.early_data_header_name.as_str() {
+            "" => Place::Path(path),
+            name => match head::name(name) {
+                Some(name) => Place::Header(name, headers.clone()),
+                None => {
+                    let text = format_args!("no name of a header: {name:?}");
+                    return Err(BuildError::options(text));
+                }
+            },
         };
         let max = usize::try_from(options.max_early_data).unwrap_or(usize::MAX);
-        let early = (max > 0).then_some(Early { max, header });
-        Ok(Self { path: head::path(&options.path)?, host, headers, early })
+        let early = (max > 0).then_some(Early { max, place });
+        Ok(Self { path: escaped, host, parts: headers.into(), early })
     }
 
     /// Most bytes of data that a request takes.
@@ -86,35 +113,41 @@ impl Recipe {
     }
 
     fn request(&self, data: &[u8]) -> Result<Request, AskError> {
-        let mut headers = self.headers.clone();
-        let mut path = self.path.escaped();
-        if let Some(early) = &self.early
-            && !data.is_empty()
-        {
-            let data = URL_SAFE_NO_PAD.encode(data);
-            match &early.header {
-                Some(name) => headers.set(name, &data),
-                None => path = self.path.with(&data).escaped(),
+        match &self.early {
+            Some(early) if !data.is_empty() => {
+                let data = URL_SAFE_NO_PAD.encode(data);
+                match &early.place {
+                    Place::Path(path) => self.emit(&path.with(&data).escaped(), &self.parts),
+                    Place::Header(name, headers) => {
+                        let mut headers = headers.clone();
+                        headers.set(name, &data);
+                        self.emit(&self.path, &headers.into())
+                    }
+                }
             }
+            _ => self.emit(&self.path, &self.parts),
         }
-        let protocol = headers.remove("Sec-Websocket-Protocol");
+    }
+
+    fn emit(&self, path: &str, parts: &Parts) -> Result<Request, AskError> {
         let mut nonce = [0; 16];
         let random = rand::fill(&mut nonce);
         random.map_err(|_| AskError::Refused("no randomness".to_owned()))?;
         let nonce = STANDARD.encode(nonce);
-        let mut bytes = Vec::with_capacity(256 + path.len());
+        let mut bytes = Vec::with_capacity(256 + path.len() + parts.fields.len());
         bytes.extend(b"GET ");
         bytes.extend(path.as_bytes());
         bytes.extend(b" HTTP/1.1\r\n");
         emit_field(&mut bytes, "Host", &self.host);
         bytes.extend(b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n");
         emit_field(&mut bytes, "Sec-WebSocket-Key", &nonce);
-        if let Some(protocol) = &protocol {
+        if let Some(protocol) = &parts.protocol {
             emit_field(&mut bytes, "Sec-WebSocket-Protocol", protocol);
         }
-        headers.emit(&mut bytes, |_| false);
+        bytes.extend(&parts.fields);
         bytes.extend(b"\r\n");
-        Ok(Request { bytes, accept: accept_key(nonce.as_bytes()), protocol })
+        let accept = accept_key(nonce.as_bytes());
+        Ok(Request { bytes, accept, protocol: parts.protocol.clone() })
     }
 
     /// Makes a WebSocket connection of a stream. `data` goes with the request.
@@ -171,5 +204,85 @@ impl Client for WsClient {
             })?;
             Ok(Box::new(stream) as BoxStream)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crosspoint_schema::decode::{HeaderMap, Listable};
+
+    use super::*;
+
+    /// The request with `data`, lines joined by `|`, the key left out.
+    fn asked(path: &str, header: &str, fields: &[(&str, &[&str])], data: &[u8]) -> String {
+        let mut headers = HeaderMap::default();
+        for (name, values) in fields {
+            let values = values.iter().map(|value| (*value).to_owned()).collect();
+            headers.0.insert((*name).to_owned(), Listable(values));
+        }
+        let options = WsTransport {
+            path: path.to_owned(),
+            headers,
+            max_early_data: 2048,
+            early_data_header_name: header.to_owned(),
+        };
+        let recipe = Recipe::new(&options, &Target::new("srv", 80)).unwrap();
+        let request = String::from_utf8(recipe.request(data).unwrap().bytes).unwrap();
+        let lines = request.split("\r\n").filter(|line| !line.contains("WebSocket-Key: "));
+        lines.collect::<Vec<_>>().join("|")
+    }
+
+    /// Seen in requests of the reference.
+    #[test]
+    fn requests_are_those_of_the_reference() {
+        let upgrade = "Upgrade: websocket|Connection: Upgrade|Sec-WebSocket-Version: 13";
+        let agent = "User-Agent: Go-http-client/1.1";
+        assert_eq!(
+            asked("", "", &[], b""),
+            format!("GET / HTTP/1.1|Host: srv:80|{upgrade}|{agent}||")
+        );
+        let fields: &[(&str, &[&str])] = &[
+            ("host", &["h.ex"]),
+            ("x-b", &["1", "2"]),
+            ("X-A", &[" v\nw "]),
+            ("user-agent", &["UA"]),
+        ];
+        assert_eq!(
+            asked("/x", "", fields, b""),
+            format!("GET /x HTTP/1.1|Host: h.ex|{upgrade}|User-Agent: UA|X-A: v w|X-B: 1|X-B: 2||")
+        );
+        let fields: &[(&str, &[&str])] =
+            &[("Sec-WebSocket-Protocol", &["chat"]), ("Connection", &["foo"])];
+        assert_eq!(
+            asked("", "", fields, b""),
+            format!(
+                "GET / HTTP/1.1|Host: srv:80|{upgrade}|Sec-WebSocket-Protocol: chat|Connection: foo|{agent}||"
+            )
+        );
+        assert_eq!(
+            asked("/x", "Sec-WebSocket-Protocol", &[], b"hello"),
+            format!(
+                "GET /x HTTP/1.1|Host: srv:80|{upgrade}|Sec-WebSocket-Protocol: aGVsbG8|{agent}||"
+            )
+        );
+        assert_eq!(
+            asked("/x", "x-early", &[], b"hello"),
+            format!("GET /x HTTP/1.1|Host: srv:80|{upgrade}|{agent}|X-Early: aGVsbG8||")
+        );
+        assert_eq!(
+            asked("/x/?a", "", &[], b"hello"),
+            format!("GET /x/%3FaaGVsbG8 HTTP/1.1|Host: srv:80|{upgrade}|{agent}||")
+        );
+    }
+
+    #[test]
+    fn options_that_cannot_be() {
+        let server = Target::new("srv", 80);
+        for (path, host, header) in [("/%zz", "", ""), ("", "a\nb", ""), ("", "", "a b")] {
+            let mut options = WsTransport { path: path.to_owned(), ..WsTransport::default() };
+            options.early_data_header_name = header.to_owned();
+            options.headers.0.insert("Host".to_owned(), Listable(vec![host.to_owned()]));
+            assert!(Recipe::new(&options, &server).is_err(), "{path}{host}{header}");
+        }
     }
 }
