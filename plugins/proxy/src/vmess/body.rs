@@ -19,9 +19,6 @@ const PADDING: u16 = 64;
 /// `ReadChunkSize`).
 const CHUNK: usize = 16_384;
 
-/// Most payload of a chunk that is a datagram.
-pub const MAX_DATAGRAM: usize = u16::MAX as usize - TAG - PADDING as usize;
-
 /// What a client says of the body in its request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options(pub u8);
@@ -242,7 +239,14 @@ impl Sealer {
         Ok(Self { frame, seal: Seal::new(security, keys)? })
     }
 
-    /// Appends one chunk with `payload`, which has at most [`MAX_DATAGRAM`] bytes.
+    /// Longest payload of one chunk.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        let padding = if self.frame.padded { PADDING - 1 } else { 0 };
+        usize::from(u16::MAX - padding) - self.seal.len()
+    }
+
+    /// Appends one chunk with `payload`, which has at most [`most`](Self::most) bytes.
     ///
     /// # Errors
     /// Never with payloads from memory.

@@ -31,6 +31,10 @@ pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Most payload of the first chunk of a client. Servers of mihomo look at the first 4,096 bytes of a stream, and lose
+/// what else is in their chunk.
+const FIRST: usize = 4096;
+
 /// Who a client is.
 #[derive(Debug)]
 pub(super) struct Asker {
@@ -323,8 +327,13 @@ impl Link {
 
     /// Seals bytes of a stream.
     pub(super) fn write(&mut self, payload: &[u8]) -> Result<(), Forged> {
+        let first = if matches!(self.write, Write::Request(..)) { FIRST } else { 0 };
         self.emit(|chunks, out| match chunks {
-            Some(sealer) => sealer.chunks(payload, out),
+            Some(sealer) => {
+                let (first, rest) = payload.split_at(payload.len().min(first));
+                sealer.chunks(first, out)?;
+                sealer.chunks(rest, out)
+            }
             None => {
                 out.extend(payload);
                 Ok(())
@@ -341,7 +350,10 @@ impl Link {
             Some(sealer) => sealer.chunk(&[], out),
             None => Ok(()),
         })?;
-        self.write = Write::Ended;
+        // What is raw stays raw: the other direction may be spliced.
+        if !matches!(self.write, Write::Body(Direction { chunks: None, .. })) {
+            self.write = Write::Ended;
+        }
         Ok(())
     }
 

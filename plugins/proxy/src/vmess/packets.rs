@@ -15,10 +15,7 @@ use crosspoint_kernel::{
 use tokio::io::AsyncWrite as _;
 use tracing::debug;
 
-use super::{
-    body::MAX_DATAGRAM,
-    link::{Broken, Link, Step},
-};
+use super::link::{Broken, Link, Step};
 
 /// See the module.
 pub(super) struct Packets {
@@ -78,7 +75,7 @@ impl PacketIo for Packets {
                 continue;
             }
             let made = self.link.emit(|chunks, out| match chunks {
-                Some(sealer) if payload.len() <= MAX_DATAGRAM => {
+                Some(sealer) if payload.len() <= sealer.most() => {
                     // Without a seal an empty chunk would be the end.
                     if payload.is_empty() && !sealer.has_empty() {
                         return Ok(());
