@@ -64,6 +64,20 @@ impl Input {
         stream: &mut BoxStream,
         need: usize,
     ) -> Poll<io::Result<usize>> {
+        self.poll_receive_up_to(cx, stream, need, pool::SIZE)
+    }
+
+    /// The same, but no more than that there are `most` bytes, which is `need` at least.
+    ///
+    /// # Errors
+    /// As [`Input::poll_receive`].
+    pub fn poll_receive_up_to(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut BoxStream,
+        need: usize,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
         if self.range.is_empty() {
             self.range = 0..0;
         }
@@ -76,7 +90,8 @@ impl Input {
             self.buffer.copy_within(self.range.clone(), 0);
             self.range = 0..self.range.len();
         }
-        let mut space = ReadBuf::new(&mut self.buffer[self.range.end..]);
+        let end = (self.range.start + most.max(need)).min(self.buffer.len());
+        let mut space = ReadBuf::new(&mut self.buffer[self.range.end.min(end)..end]);
         if space.remaining() == 0 {
             return Poll::Ready(Err(io::Error::other("message too long")));
         }

@@ -15,6 +15,7 @@ use crosspoint_kernel::{
     addr::Target,
     flow::{BoxStream, Stream},
 };
+use crosspoint_layers::pool;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -33,8 +34,8 @@ use crate::{
     lead::ALONE_AFTER,
 };
 
-/// Most payload that is sealed at once: four chunks of SIP004, or one of SIP022, which would have one byte less than 64 KiB.
-const SEAL: usize = 4 * 0x3fff;
+/// Most payload that is sealed at once.
+const SEAL: usize = 64 * 1024;
 
 /// The keys of a client: those of the servers on the way (identity headers), then its own.
 #[derive(Debug)]
@@ -367,7 +368,12 @@ impl AsyncRead for Shadow {
             if out.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }
-            if ready!(this.input.poll_receive(cx, &mut this.inner, need))? == 0 {
+            let most = match &this.read {
+                Read::Chunks(opener) => opener.worth(pool::SIZE),
+                _ => pool::SIZE,
+            };
+            let input = &mut this.input;
+            if ready!(input.poll_receive_up_to(cx, &mut this.inner, need, most))? == 0 {
                 let clean = match &this.read {
                     Read::Chunks(opener) => opener.between(),
                     // Nobody has answered: as if the target had closed.

@@ -109,7 +109,9 @@ impl Sealer {
     /// # Errors
     /// Never with payloads from memory.
     pub fn chunks(&mut self, out: &mut Vec<u8>, payload: &[u8]) -> Result<(), Forged> {
-        for part in payload.chunks(self.most) {
+        // Of equal length: readers with buffers of a power of two then fill them with whole chunks.
+        let count = payload.len().div_ceil(self.most).max(1);
+        for part in payload.chunks(payload.len().div_ceil(count).max(1)) {
             let at = out.len();
             out.extend((part.len() as u16).to_be_bytes());
             self.seal(out, at)?;
@@ -129,6 +131,8 @@ pub struct Opener {
     most: usize,
     /// Payload of the chunk whose length is known.
     payload: Option<usize>,
+    /// Length of the last payload.
+    last: usize,
 }
 
 /// What an [`Opener`] makes of the bytes at hand.
@@ -146,7 +150,7 @@ impl Opener {
     /// A direction that begins.
     #[must_use]
     pub fn new(key: Key, family: Family) -> Self {
-        Self { key, nonce: Counter::default(), most: chunk_most(family), payload: None }
+        Self { key, nonce: Counter::default(), most: chunk_most(family), payload: None, last: 0 }
     }
 
     /// Whether a chunk is complete or has not begun: where a stream may end.
@@ -166,6 +170,15 @@ impl Opener {
     /// [`Forged`].
     pub fn open<'m>(&mut self, message: &'m mut [u8]) -> Result<&'m mut [u8], Forged> {
         self.key.open(&self.nonce.advance(), message)
+    }
+
+    /// How many of `room` bytes to fill: as many whole chunks as fit, if they go on as long as the last one was. What lies
+    /// behind the last whole one would have to be moved.
+    #[must_use]
+    pub fn worth(&self, room: usize) -> usize {
+        let begun = self.sealed().unwrap_or(0);
+        let chunk = 2 + TAG + self.last + TAG;
+        begun + room.saturating_sub(begun) / chunk * chunk
     }
 
     /// Sealed bytes of the next payload, if its length is known.
@@ -204,7 +217,7 @@ impl Opener {
             let len = usize::from(u16::from_be_bytes([plain[0], plain[1]]));
             // SIP004 reserves the upper two bits; a reader of it must not take more.
             let len = len & self.most;
-            self.payload = Some(len);
+            (self.payload, self.last) = (Some(len), len);
             return Ok(Opened::Length(2 + TAG));
         };
         let Some(sealed) = bytes.get_mut(..len + TAG) else { return Ok(Opened::Need(len + TAG)) };
@@ -339,6 +352,26 @@ mod tests {
             let _ = parse_request_rest(&bytes);
             let _ = parse_response(&bytes, &[0; 16]);
         }
+    }
+
+    #[test]
+    fn chunks_are_of_equal_length_and_read_whole() {
+        let (mut sealer, mut opener) = keys("2022-blake3-aes-128-gcm");
+        assert!((1..=1000).contains(&opener.worth(1000)));
+        let mut bytes = Vec::new();
+        sealer.chunks(&mut bytes, &[0; 0x1_0000]).unwrap();
+        let chunk = bytes.len() / 2;
+        assert_eq!(opener.advance(&mut bytes).unwrap(), Opened::Length(2 + TAG));
+        assert_eq!(opener.sealed(), Some(0x8000 + TAG));
+        // The rest of this one, and one more.
+        assert_eq!(opener.worth(80 * 1024), chunk - 2 - TAG + chunk);
+        assert_eq!(
+            opener.advance(&mut bytes[2 + TAG..]).unwrap(),
+            Opened::Payload(0x8000, 0x8000 + TAG)
+        );
+        assert_eq!(opener.worth(80 * 1024), 2 * chunk);
+        sealer.chunks(&mut bytes, &[]).unwrap();
+        assert_eq!(bytes.len(), 2 * chunk);
     }
 
     #[test]
