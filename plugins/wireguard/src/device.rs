@@ -51,7 +51,12 @@ thread_local! {
 impl Run {
     /// Adds a message that `write` puts at the beginning of room for `most` bytes and whose length it returns. What
     /// cannot leave together with those before is given to `flush` first.
-    fn add(&mut self, most: usize, write: impl FnOnce(&mut [u8]) -> usize, mut flush: impl FnMut(&mut Self)) {
+    fn add(
+        &mut self,
+        most: usize,
+        write: impl FnOnce(&mut [u8]) -> usize,
+        mut flush: impl FnMut(&mut Self),
+    ) {
         let at = self.bytes.len();
         self.bytes.resize(at + most, 0);
         let len = write(&mut self.bytes[at..]);
@@ -156,15 +161,17 @@ impl Device {
             let half = parse_handshake_anon(secret, public, &init).ok()?;
             return peers.by_key(&half.peer_static_public).cloned();
         }
-        // Type and three reserved bytes, then the index of the receiver (in an answer to a handshake: behind
-        // the sender's). Its lower 8 bits count sessions.
-        let at = if message.first() == Some(&2) { 8 } else { 4 };
-        let index = u32::from_le_bytes(*message.get(at..)?.first_chunk()?) >> 8;
-        peers.by_index(index).cloned()
+        peers.by_index(receiver_of(message)?).cloned()
     }
 
     /// Takes a run of messages from one peer; packets that come out of them go to `inside`.
-    fn open(&self, peers: &Peers, peer: &Arc<Peer>, run: &[(SocketAddr, &[u8])], inside: &mut Packets) {
+    fn open(
+        &self,
+        peers: &Peers,
+        peer: &Arc<Peer>,
+        run: &[(SocketAddr, &[u8])],
+        inside: &mut Packets,
+    ) {
         let mut tunnel = peer.tunnel.lock();
         for (from, message) in run {
             let room = message.len().max(HANDSHAKE) + OVERHEAD;
@@ -229,6 +236,18 @@ impl Link for Device {
     }
 }
 
+/// Our number of the peer that a message is from; an initiation does not say it.
+pub(crate) fn receiver_of(message: &[u8]) -> Option<u32> {
+    // Type and three reserved bytes, then the index of the receiver (in an answer to a handshake: behind the sender's). Its
+    // lower 8 bits count sessions.
+    let at = match message.first()? {
+        &INITIATION => return None,
+        2 => 8,
+        _ => 4,
+    };
+    Some(u32::from_le_bytes(*message.get(at..)?.first_chunk()?) >> 8)
+}
+
 fn destination(packet: &[u8]) -> Option<IpAddr> {
     ip::destination(packet)
 }
@@ -239,6 +258,13 @@ pub(crate) struct Inward<F> {
     pub(crate) inside: Packets,
     /// Takes packets that came out of the tunnel.
     pub(crate) deliver: F,
+}
+
+impl<F: Clone> Inward<F> {
+    /// Another one that does the same.
+    pub(crate) fn another(&self) -> Self {
+        Self { device: self.device.clone(), inside: Packets::new(), deliver: self.deliver.clone() }
+    }
 }
 
 impl<F: FnMut(&Packets)> Sink for Inward<F> {

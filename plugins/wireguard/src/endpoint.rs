@@ -35,6 +35,8 @@ inventory::submit! {
 const MTU: u32 = 1408;
 /// Idle time of associations where nothing else is said (constant/timeout.go: UDPTimeout).
 const UDP_TIMEOUT: Duration = Duration::from_secs(300);
+/// More workers than any machine has cores are a mistake.
+const MOST_WORKERS: usize = 1024;
 /// How often peers with names are looked after.
 const LOOK: Duration = Duration::from_secs(15);
 
@@ -88,6 +90,7 @@ impl WireGuard {
             listen_port: self.options.listen_port,
             addresses,
             mtu: usize::try_from(mtu).unwrap_or(usize::MAX),
+            workers: self.workers(),
             dial: self.options.dial.clone(),
         }
     }
@@ -98,6 +101,13 @@ impl WireGuard {
 
     fn own(&self) -> Vec<IpNet> {
         self.options.address.iter().map(crosspoint_schema::decode::Prefix::net).collect()
+    }
+
+    fn workers(&self) -> usize {
+        match usize::try_from(self.options.workers) {
+            Ok(count) if count > 0 => count.min(MOST_WORKERS),
+            _ => std::thread::available_parallelism().map_or(1, usize::from),
+        }
     }
 
     fn udp_timeout(&self) -> Duration {
@@ -112,10 +122,15 @@ impl WireGuard {
     async fn device(&self, cx: &BuildCx) -> Result<Arc<Running>, BuildError> {
         let shelf = format!("wireguard {}", cx.me.tag);
         let plan = self.plan();
-        let left = cx.plane.vault.left::<Running>(&shelf).filter(|left| left.is_sound());
-        if let Some(left) = left.filter(|left| left.plan == plan) {
-            left.device.set_peers(&self.peers);
-            return Ok(left);
+        if let Some(left) = cx.plane.vault.left::<Running>(&shelf) {
+            if left.is_sound() && left.plan == plan {
+                left.device.set_peers(&self.peers);
+                return Ok(left);
+            }
+            // Two devices cannot share a port; without a port of its own, the old one may live as long as its flows.
+            if plan.listen_port != 0 && left.plan.listen_port == plan.listen_port {
+                left.stop().await;
+            }
         }
         let dialer = || {
             let setup = Setup { resolve_before_detour: true, ..Setup::default() };

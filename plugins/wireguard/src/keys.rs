@@ -15,15 +15,14 @@ pub(crate) fn parse(what: &str, text: &str) -> Result<Key, BuildError> {
         .decode(text)
         .map_err(|error| BuildError::options(format!("decode {what}: {}", describe(&error))))?;
     let len = bytes.len();
-    bytes
-        .try_into()
-        .map_err(|_| BuildError::options(format!("{what} has {len} bytes, needs 32")))
+    bytes.try_into().map_err(|_| BuildError::options(format!("{what} has {len} bytes, needs 32")))
 }
 
 /// The reason without the byte that is wrong: it is part of a secret.
 fn describe(error: &base64::DecodeError) -> String {
     match error {
-        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol { offset: at, .. } => {
+        base64::DecodeError::InvalidByte(at, _)
+        | base64::DecodeError::InvalidLastSymbol { offset: at, .. } => {
             format!("illegal base64 data at input byte {at}")
         }
         _ => "illegal base64 data: wrong length or padding".to_owned(),

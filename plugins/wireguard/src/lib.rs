@@ -17,6 +17,7 @@
 //! | `peers` | who there is, and which addresses are whose |
 //! | `tunnel` | the protocol towards one peer (boringtun) |
 //! | `outer` | what carries the datagrams |
+//! | `workers` | decryption on several cores |
 //! | `keys` | keys in base64 |
 
 #[cfg(feature = "wireguard")]
@@ -35,6 +36,8 @@ mod peers;
 mod running;
 #[cfg(feature = "wireguard")]
 mod tunnel;
+#[cfg(feature = "wireguard")]
+mod workers;
 
 #[cfg(feature = "wireguard")]
 pub use options::{WireGuardOptions, WireGuardPeer};

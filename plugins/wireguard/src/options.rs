@@ -69,7 +69,9 @@ impl Field for Bytes {
     fn decode(cursor: &Cursor<'_>) -> Result<Self, ConfigError> {
         match &cursor.node().value {
             Value::String(text) => {
-                let bytes = BASE64_STANDARD.decode(text).map_err(|error| cursor.error(error.to_string()))?;
+                let bytes = BASE64_STANDARD
+                    .decode(text)
+                    .map_err(|error| cursor.error(error.to_string()))?;
                 Ok(Self(bytes))
             }
             Value::Array(_) => Vec::<u8>::decode(cursor).map(Self),

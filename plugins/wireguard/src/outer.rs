@@ -1,14 +1,8 @@
 //! What carries the datagrams of a tunnel: a socket of our own, or an association through another outbound.
 
-use std::{
-    collections::VecDeque,
-    future::poll_fn,
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    task::Poll,
-};
+use std::{collections::VecDeque, future::poll_fn, io, net::SocketAddr, sync::Arc, task::Poll};
 
+use arc_swap::ArcSwapOption;
 use crosspoint_kernel::{
     addr::Target,
     component::{BuildCx, Dial},
@@ -41,7 +35,8 @@ struct Waiting {
 
 /// The sending half. Never waits.
 pub(crate) struct Outer {
-    socket: Option<SharedUdp>,
+    /// `None` through another outbound, and when it was closed.
+    socket: ArcSwapOption<SharedUdp>,
     waiting: Mutex<Waiting>,
     more: Notify,
 }
@@ -69,6 +64,7 @@ pub(crate) async fn open(
     port: u16,
 ) -> Result<(Arc<Outer>, Receiver), crosspoint_kernel::DialError> {
     let outer = |socket| {
+        let socket = ArcSwapOption::from_pointee(socket);
         Arc::new(Outer { socket, waiting: Mutex::default(), more: Notify::new() })
     };
     if detour {
@@ -84,7 +80,7 @@ impl Outer {
     /// not take at once waits its turn, within limits.
     pub(crate) fn send(&self, to: SocketAddr, messages: &[u8], size: usize) {
         let mut waiting = self.waiting.lock();
-        let sent = match &self.socket {
+        let sent = match &*self.socket.load() {
             Some(socket) if waiting.runs.is_empty() => {
                 drop(waiting);
                 let sent = socket.try_send_run(to, messages, size);
@@ -103,6 +99,11 @@ impl Outer {
             drop(waiting);
             self.more.notify_one();
         }
+    }
+
+    /// Closes the socket: what is sent from now on is lost.
+    pub(crate) fn close(&self) {
+        self.socket.store(None);
     }
 
     fn next(&self) -> Option<Run> {
@@ -145,11 +146,11 @@ impl Receiver {
         cx: &BuildCx,
         sink: &mut (impl Sink + Send),
     ) -> io::Result<()> {
-        match (self, &outer.socket) {
+        match (self, outer.socket.load_full()) {
             (Self::Socket(receiver), Some(sender)) => {
                 tokio::select! {
                     result = receive(receiver, sink) => result,
-                    result = outer.flush(sender) => result,
+                    result = outer.flush(&sender) => result,
                 }
             }
             (Self::Dialled(dialer), _) => loop {

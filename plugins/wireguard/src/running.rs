@@ -1,22 +1,24 @@
 //! A device at work: its tasks, its stack, and how long they live.
 
-use std::{
-    any::Any,
-    net::IpAddr,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{any::Any, net::IpAddr, sync::Arc, time::Duration};
 
-use crosspoint_kernel::{BuildError, addr::Host, component::{BuildCx, Dial}, net::dial::Dialer};
+use crosspoint_kernel::{
+    BuildError,
+    addr::Host,
+    component::{BuildCx, Dial},
+    net::dial::Dialer,
+};
 use crosspoint_netstack::{Inbound, Netstack, Packets, Settings};
+use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::{debug, error};
 
 use crate::{
     device::{Device, Inward},
     keys::Key,
-    outer,
+    outer::{self, Outer},
     peers::Config,
+    workers::Workers,
 };
 
 /// A session that is older than this is dead (WireGuard: Reject-After-Time).
@@ -29,6 +31,7 @@ pub(crate) struct Plan {
     pub(crate) listen_port: u16,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) mtu: usize,
+    pub(crate) workers: usize,
     pub(crate) dial: crosspoint_schema::options::DialOptions,
 }
 
@@ -40,13 +43,14 @@ pub(crate) struct Running {
     pub(crate) stack: Arc<Netstack>,
     pub(crate) inbound: Arc<Inbound>,
     dialer: Dialer,
-    tasks: Vec<JoinHandle<()>>,
+    outer: Arc<Outer>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
     broken: watch::Receiver<Option<String>>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.tasks.get_mut().iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -64,17 +68,25 @@ impl Running {
     ) -> Result<Arc<Self>, BuildError> {
         let detour = !plan.dial.detour.is_empty();
         let opened = outer::open(dialer()?, detour, plan.listen_port).await;
-        let (outer, mut receiver) = opened.map_err(|error| BuildError::io("open the tunnel", error.into()))?;
+        let (outer, mut receiver) =
+            opened.map_err(|error| BuildError::io("open the tunnel", error.into()))?;
         let device = Arc::new(Device::new(plan.key, peers, outer.clone(), plan.mtu));
         let settings = Settings { addresses: plan.addresses.clone(), mtu: plan.mtu };
         let stack = Arc::new(Netstack::new(settings, device.clone(), inbound.clone()));
         let (sender, broken) = watch::channel(None);
+        let inward = Inward {
+            device: device.clone(),
+            inside: Packets::new(),
+            deliver: {
+                let stack = stack.clone();
+                move |packets: &Packets| stack.input(packets.iter())
+            },
+        };
+        let (mut sink, mut tasks) = Workers::new(inward, plan.workers);
         let receive = {
-            let (device, stack, cx) = (device.clone(), stack.clone(), cx.clone());
+            let (outer, cx) = (outer.clone(), cx.clone());
             async move {
-                let deliver = move |packets: &Packets| stack.input(packets.iter());
-                let mut inward = Inward { device, inside: Packets::new(), deliver };
-                let why = match receiver.run(&outer, &cx, &mut inward).await {
+                let why = match receiver.run(&outer, &cx, &mut sink).await {
                     Ok(()) => "the socket was closed".to_owned(),
                     Err(error) => error.to_string(),
                 };
@@ -89,17 +101,36 @@ impl Running {
             let stack = stack.clone();
             async move { stack.run().await }
         };
-        let tasks = vec![tokio::spawn(receive), tokio::spawn(tick), tokio::spawn(timers)];
-        let running =
-            Arc::new(Self { plan, device, stack, inbound, dialer: dialer()?, tasks, broken });
-        let weak: Weak<dyn Any + Send + Sync> = Arc::downgrade(&(running.clone() as Arc<dyn Any + Send + Sync>));
-        running.inbound.keeps(weak);
+        tasks.extend([tokio::spawn(receive), tokio::spawn(tick), tokio::spawn(timers)]);
+        let tasks = Mutex::new(tasks);
+        let running = Arc::new(Self {
+            plan,
+            device,
+            stack,
+            inbound,
+            dialer: dialer()?,
+            outer,
+            tasks,
+            broken,
+        });
+        let keep: Arc<dyn Any + Send + Sync> = running.clone();
+        running.inbound.keeps(Arc::downgrade(&keep));
         Ok(running)
     }
 
     /// Whether all of it still works.
     pub(crate) fn is_sound(&self) -> bool {
-        self.broken.borrow().is_none() && self.tasks.iter().all(|task| !task.is_finished())
+        self.broken.borrow().is_none() && self.tasks.lock().iter().all(|task| !task.is_finished())
+    }
+
+    /// Ends the device though flows go through it: they lead nowhere from now on. Its port is free when this returns.
+    pub(crate) async fn stop(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        self.outer.close();
+        for task in tasks {
+            task.abort();
+            let _ = task.await;
+        }
     }
 
     /// Waits until something of it has failed, and says what.

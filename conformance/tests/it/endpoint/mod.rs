@@ -1,0 +1,3 @@
+//! Endpoints: what is inbound and outbound at once.
+
+mod wireguard;

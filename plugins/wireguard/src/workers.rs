@@ -1,0 +1,106 @@
+//! Workers that decrypt beside the task that receives. All messages of one peer go through one worker, so that they stay
+//! in order.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use crosspoint_kernel::{
+    flow::Batch,
+    relay::{give_batch, take_batch},
+};
+use crosspoint_netstack::Packets;
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::{
+    device::{Inward, receiver_of},
+    outer::Sink,
+};
+
+/// Batches that may wait for a worker; what comes beyond is dropped, and TCP inside slows down.
+const WAITING: usize = 16;
+/// A batch of fewer messages is not worth waking another task.
+const FEW: usize = 4;
+
+/// Where batches go: to a worker, or straight on when they are small and nothing is before them.
+pub(crate) struct Workers<F> {
+    own: Inward<F>,
+    queues: Vec<Queue>,
+}
+
+struct Queue {
+    sender: mpsc::Sender<Batch>,
+    /// Batches that the worker has not finished.
+    busy: Arc<AtomicUsize>,
+}
+
+impl<F: FnMut(&Packets) + Clone + Send + 'static> Workers<F> {
+    /// `count` workers that do what `own` does, and their tasks. One alone is none: the receiving task does the work.
+    pub(crate) fn new(own: Inward<F>, count: usize) -> (Self, Vec<JoinHandle<()>>) {
+        let mut tasks = Vec::new();
+        let count = if count > 1 { count } else { 0 };
+        let queues = (0..count).map(|_| {
+            let (sender, mut receiver) = mpsc::channel::<Batch>(WAITING);
+            let busy = Arc::new(AtomicUsize::new(0));
+            let mut inward = own.another();
+            let left = busy.clone();
+            tasks.push(tokio::spawn(async move {
+                while let Some(mut batch) = receiver.recv().await {
+                    inward.take(&mut batch);
+                    batch.clear();
+                    give_batch(batch);
+                    left.fetch_sub(1, Ordering::Release);
+                }
+            }));
+            Queue { sender, busy }
+        });
+        let queues = queues.collect();
+        (Self { own, queues }, tasks)
+    }
+
+    fn worker(&self, message: &[u8]) -> usize {
+        let peer = receiver_of(message).unwrap_or(0);
+        usize::try_from(peer).unwrap_or(0) % self.queues.len()
+    }
+
+    fn give(&self, worker: usize, batch: Batch) {
+        let Queue { sender, busy } = &self.queues[worker];
+        busy.fetch_add(1, Ordering::Relaxed);
+        if let Err(
+            mpsc::error::TrySendError::Full(mut batch)
+            | mpsc::error::TrySendError::Closed(mut batch),
+        ) = sender.try_send(batch)
+        {
+            busy.fetch_sub(1, Ordering::Relaxed);
+            batch.clear();
+            give_batch(batch);
+        }
+    }
+}
+
+impl<F: FnMut(&Packets) + Clone + Send + 'static> Sink for Workers<F> {
+    fn take(&mut self, batch: &mut Batch) {
+        if self.queues.is_empty() || batch.is_empty() {
+            return self.own.take(batch);
+        }
+        let first = self.worker(batch.payload(0));
+        if (1..batch.len()).all(|at| self.worker(batch.payload(at)) == first) {
+            let idle = self.queues[first].busy.load(Ordering::Acquire) == 0;
+            if idle && batch.len() < FEW {
+                return self.own.take(batch);
+            }
+            return self.give(first, std::mem::replace(batch, take_batch()));
+        }
+        // Of several peers: rare enough to copy.
+        for worker in 0..self.queues.len() {
+            let mut part = take_batch();
+            for at in 0..batch.len() {
+                if self.worker(batch.payload(at)) == worker {
+                    part.push(batch.payload(at), batch.peer(at).clone());
+                }
+            }
+            if part.is_empty() { give_batch(part) } else { self.give(worker, part) }
+        }
+    }
+}
