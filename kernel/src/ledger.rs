@@ -211,15 +211,16 @@ impl Ledger {
             waker: AtomicWaker::new(),
             tally: roll.filter(|_| session.inbound.kind == Kind::Inbound).map(Tally::new),
         });
-        if let Some(tally) = &entry.tally {
-            tally.begin(&entry);
-        }
         let mut live = self.0.live.lock();
         let key = live.insert(entry.clone());
         if live.len() > self.0.peak.load(Ordering::Relaxed) {
             self.0.peak.store(live.len(), Ordering::Relaxed);
         }
         drop(live);
+        // Who sees it counted must find it to cut.
+        if let Some(tally) = &entry.tally {
+            tally.begin(&entry);
+        }
         Registered { shared: self.0.clone(), key, entry }
     }
 

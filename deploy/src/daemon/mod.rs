@@ -179,6 +179,7 @@ async fn serve(options: Options, source: Source) -> Result<ExitCode, Fatal> {
     notifier.stopping();
     force_stop_later();
     let cut = handle.drain(Duration::ZERO).await;
+    handle.finish(FLUSH_DEADLINE).await;
     // The last second of what the cache file is to remember.
     let flush = handle.plane().state().flush();
     let _ = tokio::time::timeout(FLUSH_DEADLINE, flush).await;

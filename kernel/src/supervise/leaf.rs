@@ -36,6 +36,8 @@ pub(super) enum LeafMsg {
     Users(Option<User>, Arc<[User]>, RpcReplyPort<Result<(), UsersError>>),
     /// Nobody manages the users any more.
     NoUsers,
+    /// Answer when the work has ended.
+    Finish(RpcReplyPort<()>),
     /// The work ended.
     RunEnded(Result<(), String>),
 }
@@ -57,6 +59,7 @@ pub(super) struct LeafState {
     control: Option<Box<dyn Control>>,
     run: Option<BoxFuture<'static, Result<(), Fault>>>,
     running: Option<AbortOnDrop>,
+    finish: Option<RpcReplyPort<()>>,
 }
 
 /// A task that does not outlive its owner.
@@ -94,7 +97,8 @@ impl Actor for Leaf {
             users: None,
         });
         let (control, run) = (component.control, component.run);
-        Ok(LeafState { plane, me, takes_users, cancel, control, run, running: None })
+        let (running, finish) = (None, None);
+        Ok(LeafState { plane, me, takes_users, cancel, control, run, running, finish })
     }
 
     async fn handle(
@@ -132,8 +136,17 @@ impl Actor for Leaf {
                     control.set_users(&[]);
                 }
             }
+            LeafMsg::Finish(done) if state.running.is_none() => {
+                let _ = done.send(());
+            }
+            LeafMsg::Finish(done) => state.finish = Some(done),
             // Ended because it was told to stop accepting: the instance drains.
-            LeafMsg::RunEnded(Ok(())) if state.cancel.is_cancelled() => {}
+            LeafMsg::RunEnded(Ok(())) if state.cancel.is_cancelled() => {
+                state.running = None;
+                if let Some(done) = state.finish.take() {
+                    let _ = done.send(());
+                }
+            }
             LeafMsg::RunEnded(Ok(())) => return Err("its work ended unexpectedly".into()),
             LeafMsg::RunEnded(Err(why)) => return Err(why.into()),
         }

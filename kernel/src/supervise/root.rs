@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::{
     blueprint::{ComponentId, LoadError, Loader},
+    leaf::LeafMsg,
     reload::{Config, ConfigArgs, ConfigMsg, Observer, apply, load},
     status::{ReloadReport, Status},
     supervisor::{Message, Supervisor},
@@ -174,6 +175,19 @@ impl Handle {
         };
         let _ = tokio::time::timeout(Duration::from_secs(1), gone).await;
         cut
+    }
+
+    /// Tells services to end, and waits until each has written what it has to write, up to `deadline`.
+    pub async fn finish(&self, deadline: Duration) {
+        let stop = self.supervisor.call(Message::StopServices, Some(deadline)).await;
+        let Ok(CallResult::Success(services)) = stop else { return };
+        let all = async {
+            for service in services {
+                // One that has failed has nothing to write.
+                let _ = service.call(LeafMsg::Finish, None).await;
+            }
+        };
+        let _ = tokio::time::timeout(deadline, all).await;
     }
 
     /// Resolves when the kernel itself has failed, with the reason. The process should end with

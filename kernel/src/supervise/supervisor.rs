@@ -86,6 +86,8 @@ pub(super) enum Message {
     Status(RpcReplyPort<Status>),
     /// Stop accepting everywhere. Flows go on.
     StopAccepting(RpcReplyPort<()>),
+    /// Stop services. Answers with their actors.
+    StopServices(RpcReplyPort<Vec<ActorRef<LeafMsg>>>),
 }
 
 pub(super) struct Exchanged {
@@ -220,6 +222,16 @@ impl State {
             Message::Sweep => self.sweep(),
             Message::Status(reply) => {
                 let _ = reply.send(self.status());
+            }
+            Message::StopServices(reply) => {
+                self.stopping = true;
+                let services = self.children.iter().filter(|(id, _)| id.kind == Kind::Service);
+                let live = services.filter_map(|(_, child)| child.live.as_ref());
+                let stopped = live.map(|live| {
+                    live.cancel.cancel();
+                    live.actor.clone()
+                });
+                let _ = reply.send(stopped.collect());
             }
             Message::StopAccepting(reply) => {
                 self.stopping = true;

@@ -8,4 +8,4 @@ mod hostile;
 mod load;
 mod random;
 mod reload;
-mod stage;
+pub(crate) mod stage;

@@ -18,34 +18,34 @@ use tokio::{
 };
 
 /// A running daemon.
-pub(super) struct Daemon {
-    pub(super) running: Running,
+pub(crate) struct Daemon {
+    pub(crate) running: Running,
     control: PathBuf,
 }
 
 /// `ctl status --json`.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Status {
-    pub(super) generation: u64,
-    pub(super) components: Vec<Component>,
+pub(crate) struct Status {
+    pub(crate) generation: u64,
+    pub(crate) components: Vec<Component>,
 }
 
 /// One row of it.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-pub(super) struct Component {
-    pub(super) kind: String,
+pub(crate) struct Component {
+    pub(crate) kind: String,
     #[serde(rename = "type")]
-    pub(super) type_name: String,
-    pub(super) tag: String,
-    pub(super) state: String,
-    pub(super) epoch: u64,
-    pub(super) restarts: u64,
-    pub(super) last_error: Option<String>,
+    pub(crate) type_name: String,
+    pub(crate) tag: String,
+    pub(crate) state: String,
+    pub(crate) epoch: u64,
+    pub(crate) restarts: u64,
+    pub(crate) last_error: Option<String>,
 }
 
 impl Status {
     /// The instance in force of one component.
-    pub(super) fn component(&self, kind: &str, tag: &str) -> Result<Component> {
+    pub(crate) fn component(&self, kind: &str, tag: &str) -> Result<Component> {
         self.components
             .iter()
             .find(|c| c.kind == kind && c.tag == tag && c.state != "draining")
@@ -55,13 +55,13 @@ impl Status {
 }
 
 /// The daemon that fails on order.
-pub(super) fn faulty() -> Subject {
+pub(crate) fn faulty() -> Subject {
     Subject::Crosspoint(Some(env!("CARGO_BIN_EXE_crosspoint-faulty").into()))
 }
 
 impl Daemon {
     /// Starts it and waits until its inbounds listen.
-    pub(super) async fn start(config: &Value) -> Result<Self> {
+    pub(crate) async fn start(config: &Value) -> Result<Self> {
         let launch = faulty().launch(config)?;
         let control = launch.dir().join("control.sock");
         let running = launch.env("CROSSPOINT_CONTROL", control.as_os_str()).start().await?;
@@ -71,7 +71,7 @@ impl Daemon {
     }
 
     /// Starts it without waiting for ports: some of them may not come.
-    pub(super) async fn start_degraded(config: &Value) -> Result<Self> {
+    pub(crate) async fn start_degraded(config: &Value) -> Result<Self> {
         let launch = faulty().launch(config)?.ready([]);
         let control = launch.dir().join("control.sock");
         let running = launch.env("CROSSPOINT_CONTROL", control.as_os_str()).spawn()?;
@@ -91,12 +91,12 @@ impl Daemon {
     }
 
     /// The working directory.
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.running.dir()
     }
 
     /// One request, one response.
-    pub(super) async fn call(&self, request: Value) -> Result<Value> {
+    pub(crate) async fn call(&self, request: Value) -> Result<Value> {
         let mut stream = BufReader::new(UnixStream::connect(&self.control).await?);
         stream.get_mut().write_all(format!("{request}\n").as_bytes()).await?;
         let mut line = String::new();
@@ -106,26 +106,26 @@ impl Daemon {
     }
 
     /// Where everything stands.
-    pub(super) async fn status(&self) -> Result<Status> {
+    pub(crate) async fn status(&self) -> Result<Status> {
         let response = self.call(json!({"v": 1, "method": "status"})).await?;
         Ok(serde_json::from_value(response["result"].clone())?)
     }
 
     /// Writes the configuration and reloads it. Returns the response, whatever it says.
-    pub(super) async fn reload(&self, config: &Value) -> Result<Value> {
+    pub(crate) async fn reload(&self, config: &Value) -> Result<Value> {
         write_config(self.dir(), config)?;
         self.call(json!({"v": 1, "method": "reload"})).await
     }
 
     /// Reloads, and fails unless the configuration was put in force.
-    pub(super) async fn reload_ok(&self, config: &Value) -> Result<Value> {
+    pub(crate) async fn reload_ok(&self, config: &Value) -> Result<Value> {
         let response = self.reload(config).await?;
         ensure!(response["ok"] == true, "reload refused: {response}");
         Ok(response)
     }
 
     /// Gives an order to a component of type `fault`.
-    pub(super) async fn order(&self, trigger: &str, order: &str) -> Result<()> {
+    pub(crate) async fn order(&self, trigger: &str, order: &str) -> Result<()> {
         let socket = UnixDatagram::unbound()?;
         let path = self.dir().join(trigger);
         let sent = tokio::time::timeout(Duration::from_secs(5), async {
@@ -139,7 +139,7 @@ impl Daemon {
 }
 
 /// Waits until `done` says so.
-pub(super) async fn until(
+pub(crate) async fn until(
     what: &str,
     limit: Duration,
     mut done: impl AsyncFnMut() -> bool,

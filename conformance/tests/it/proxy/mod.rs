@@ -7,5 +7,6 @@ mod compared;
 mod mihomo;
 mod raw;
 mod sealed;
+mod shadowsocks_more;
 mod stage;
 mod suites;

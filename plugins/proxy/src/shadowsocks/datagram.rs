@@ -123,7 +123,10 @@ pub fn seal_stream(batch: &mut Batch, index: usize, key: &MasterKey, peer: &Targ
 ///
 /// # Errors
 /// [`WireError`].
-pub fn open_stream(key: &MasterKey, packet: &mut [u8]) -> Result<(Range<usize>, Target), WireError> {
+pub fn open_stream(
+    key: &MasterKey,
+    packet: &mut [u8],
+) -> Result<(Range<usize>, Target), WireError> {
     let len = key.method.salt_len();
     let (salt, bytes) = packet.split_at_mut_checked(len).ok_or(WireError::Header("short"))?;
     key.stream(salt, Way::In)?.apply(bytes)?;

@@ -131,10 +131,7 @@ impl ServerKeys {
     }
 
     /// The names of users with their keys, as they are in `other`, too.
-    pub(super) fn unchanged<'a>(
-        &'a self,
-        other: &Self,
-    ) -> HashMap<&'a str, Vec<&'a MasterKey>> {
+    pub(super) fn unchanged<'a>(&'a self, other: &Self) -> HashMap<&'a str, Vec<&'a MasterKey>> {
         let keys = |of: &'a Self| by_name(&of.users);
         let (mut mine, theirs) = (keys(self), by_name(&other.users));
         mine.retain(|name, keys| theirs.get(name) == Some(keys));

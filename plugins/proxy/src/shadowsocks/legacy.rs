@@ -244,13 +244,34 @@ mod tests {
     #[test]
     fn openssl_agrees() {
         for (cipher, expected) in [
-            (Legacy::AesCtr(16), "15cfa68c5b254227f43aad275f73caccd1f8f773c3ec59ccc98d10d21ef47a98a1"),
-            (Legacy::AesCtr(24), "58ea29363b851affd0b245229c80cf92b8710bf0bde69250ea4febad5ba9cc76ac"),
-            (Legacy::AesCtr(32), "e168ace94ce1f3a4390295742c570475a9265b33855851a0038736483a1fe3fcea"),
-            (Legacy::AesCfb(16), "15cfa68c5b254227f43aad275f73cacca18874768d8faa4606010032f62a888a28"),
-            (Legacy::AesCfb(24), "58ea29363b851affd0b245229c80cf92602a1000ee550386f83cad535e5db7dbd0"),
-            (Legacy::AesCfb(32), "e168ace94ce1f3a4390295742c5704753ff698d6fc8cc89e82092c70855377b0b0"),
-            (Legacy::ChaCha20, "637d09380cc04137c50c0ea28a3b70f0fdf226a9114305a552510ec759ac528a18"),
+            (
+                Legacy::AesCtr(16),
+                "15cfa68c5b254227f43aad275f73caccd1f8f773c3ec59ccc98d10d21ef47a98a1",
+            ),
+            (
+                Legacy::AesCtr(24),
+                "58ea29363b851affd0b245229c80cf92b8710bf0bde69250ea4febad5ba9cc76ac",
+            ),
+            (
+                Legacy::AesCtr(32),
+                "e168ace94ce1f3a4390295742c570475a9265b33855851a0038736483a1fe3fcea",
+            ),
+            (
+                Legacy::AesCfb(16),
+                "15cfa68c5b254227f43aad275f73cacca18874768d8faa4606010032f62a888a28",
+            ),
+            (
+                Legacy::AesCfb(24),
+                "58ea29363b851affd0b245229c80cf92602a1000ee550386f83cad535e5db7dbd0",
+            ),
+            (
+                Legacy::AesCfb(32),
+                "e168ace94ce1f3a4390295742c5704753ff698d6fc8cc89e82092c70855377b0b0",
+            ),
+            (
+                Legacy::ChaCha20,
+                "637d09380cc04137c50c0ea28a3b70f0fdf226a9114305a552510ec759ac528a18",
+            ),
             (Legacy::Rc4Md5, "d4858a2d2a5611e96d71cbe9c837a40c42c742869d5a2cea2d7437c86b1cf6a6d9"),
         ] {
             let (key, salt) = (key(cipher.key_len()), salt(cipher.salt_len()));

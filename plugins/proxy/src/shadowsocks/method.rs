@@ -127,7 +127,9 @@ impl Method {
             Family::Aead(_) | Family::Stream(_) if password.is_empty() => {
                 return Err(KeyError::MissingPassword);
             }
-            Family::Aead(_) | Family::Stream(_) => bytes_to_key(password.as_bytes(), self.key_len()),
+            Family::Aead(_) | Family::Stream(_) => {
+                bytes_to_key(password.as_bytes(), self.key_len())
+            }
             Family::Aead2022(_) if password.is_empty() => return Err(KeyError::MissingKey),
             Family::Aead2022(_) => {
                 let mut key = STANDARD.decode(password).map_err(|error| KeyError::Base64 {
@@ -316,7 +318,10 @@ mod tests {
 
     #[test]
     fn sessions_differ_by_salt() {
-        for method in METHODS.iter().filter(|method| matches!(method.family, Family::Aead(_) | Family::Aead2022(_))) {
+        for method in METHODS
+            .iter()
+            .filter(|method| matches!(method.family, Family::Aead(_) | Family::Aead2022(_)))
+        {
             let key = method.key(&STANDARD.encode([7; 32]), "").unwrap();
             let mut message = b"x".to_vec();
             let nonce = [0; 24];

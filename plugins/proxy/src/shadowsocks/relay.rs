@@ -68,11 +68,8 @@ impl Table {
                 return Err(KeyError::MissingPassword);
             }
             let key = method.key(to.password.expose(), "decode psk")?;
-            let name = if to.name.is_empty() {
-                at.to_string().into()
-            } else {
-                to.name.as_str().into()
-            };
+            let name =
+                if to.name.is_empty() { at.to_string().into() } else { to.name.as_str().into() };
             let (identity, server) = (key.identity(), spec::server(&to.server));
             let block = block(&key)?;
             by_identity.insert(identity, Destination { name, block, server });
@@ -179,16 +176,13 @@ impl Spec for RelayIn {
             let network = &self.options.network;
             let tcp = network.tcp().then(|| listen::tcp_listener(listen, &cx)).transpose()?;
             let udp = network.udp().then(|| listen::udp_socket(listen, &cx, true)).transpose()?;
-            let relay =
-                Relay { table: ArcSwap::new(self.table.clone()), last: Mutex::default() };
+            let relay = Relay { table: ArcSwap::new(self.table.clone()), last: Mutex::default() };
             let inbound = Inbound::new(&self.inbound(), relay, &cx)?;
             let control = Handle { cx: cx.clone(), inbound: inbound.clone() };
             Ok(Component {
                 inject: Some(inbound.inject()),
                 control: Some(Box::new(control)),
-                run: Some(Box::pin(async move {
-                    udp::serve_both(&cx, &inbound, tcp, udp).await
-                })),
+                run: Some(Box::pin(async move { udp::serve_both(&cx, &inbound, tcp, udp).await })),
                 ..Component::default()
             })
         })
@@ -241,11 +235,7 @@ impl Greeter for Relay {
 }
 
 impl Datagrams for Relay {
-    fn open(
-        &self,
-        _: SocketAddr,
-        packet: &mut [u8],
-    ) -> Result<(Range<usize>, Target), WireError> {
+    fn open(&self, _: SocketAddr, packet: &mut [u8]) -> Result<(Range<usize>, Target), WireError> {
         let table = self.table.load();
         let (to, rest) = table.peel_packet(packet)?;
         *self.last.lock() = Some(to.name.clone());

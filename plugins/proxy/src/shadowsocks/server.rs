@@ -133,9 +133,7 @@ impl Spec for ShadowsocksIn {
             Ok(Component {
                 inject: Some(inbound.inject()),
                 control: Some(Box::new(control)),
-                run: Some(Box::pin(async move {
-                    udp::serve_both(&cx, &inbound, tcp, udp).await
-                })),
+                run: Some(Box::pin(async move { udp::serve_both(&cx, &inbound, tcp, udp).await })),
                 ..Component::default()
             })
         })
@@ -165,11 +163,19 @@ impl Greeter for Shadowsocks {
     async fn greet(&self, _: u64, arrived: Arrived) -> Result<Wanted, Refused> {
         let keys = self.keys.load_full();
         match accept(arrived.stream, &keys.keys, &self.salts).await {
-            Ok(request) => Ok(Wanted::Flow {
-                target: request.target,
-                user: request.user,
-                flow: Flow::Stream(request.stream),
-            }),
+            Ok(request) => {
+                // Users may have changed while the request was read: then nobody has cut this flow.
+                let now = self.keys.load();
+                let stays = |name: &Arc<str>| now.keys.unchanged(&keys.keys).contains_key(&**name);
+                if !Arc::ptr_eq(&now, &keys) && !request.user.as_ref().is_none_or(stays) {
+                    return Err(Refused::client(WireError::User));
+                }
+                Ok(Wanted::Flow {
+                    target: request.target,
+                    user: request.user,
+                    flow: Flow::Stream(request.stream),
+                })
+            }
             Err(AcceptError::Io(error)) => Err(Refused::Io(error)),
             Err(AcceptError::Wire(error)) => Err(Refused::client(error)),
         }

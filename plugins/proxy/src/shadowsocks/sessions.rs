@@ -121,8 +121,9 @@ impl Sessions {
     pub(super) fn under(&self, keys: Arc<ServerKeys>) -> Result<Self, Forged> {
         if !keys.is_shared() {
             let same = keys.unchanged(&self.keys);
-            let stays =
-                |user: &Option<Arc<str>>| user.as_ref().is_some_and(|name| same.contains_key(&**name));
+            let stays = |user: &Option<Arc<str>>| {
+                user.as_ref().is_some_and(|name| same.contains_key(&**name))
+            };
             let mut table = self.table.lock();
             table.sessions.retain(|_, session| stays(&session.user));
             table.clients.retain(|_, client| stays(&client.user));
@@ -215,7 +216,8 @@ impl Sessions {
                 (&user.key, Some(user.name.clone()), 32)
             };
             let known = self.table.lock().sessions.get(&place.session).cloned();
-            let session = match known.filter(|session| session.key == *key && session.user == user) {
+            let session = match known.filter(|session| session.key == *key && session.user == user)
+            {
                 Some(session) => session,
                 None => Arc::new(Session::new(place.session, key, user)?),
             };

@@ -121,7 +121,10 @@ impl Api {
         let uri = request.uri();
         let prefixes = self.0.iter().map(|endpoint| request::prefix(&endpoint.path));
         let Some((at, resource)) = request::route(prefixes, uri.path()) else {
-            return text(StatusCode::NOT_FOUND, "404 page not found\n");
+            let mut answer = text(StatusCode::NOT_FOUND, "404 page not found\n");
+            let nosniff = header::HeaderValue::from_static("nosniff");
+            answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+            return answer;
         };
         let Some(Endpoint { inbound, .. }) = self.0.get(at) else {
             return status_only(StatusCode::NOT_FOUND);

@@ -87,9 +87,12 @@ pub enum BodyError {
     /// There is none.
     #[error("EOF")]
     Empty,
+    /// It ends too early.
+    #[error("unexpected EOF")]
+    Short,
     /// It is no JSON.
     #[error("{0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
     /// It is no object.
     #[error("json: cannot unmarshal {0} into Go value of type struct")]
     Object(&'static str),
@@ -101,6 +104,12 @@ pub enum BodyError {
         /// Its name.
         field: &'static str,
     },
+}
+
+impl From<serde_json::Error> for BodyError {
+    fn from(error: serde_json::Error) -> Self {
+        if error.is_eof() { Self::Short } else { Self::Json(error) }
+    }
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -177,7 +186,8 @@ mod tests {
         assert_eq!(body(b"null").unwrap(), Body::default());
         assert_eq!(body(br#"{"username":null}"#).unwrap(), Body::default());
         assert_eq!(body(b"").unwrap_err().to_string(), "EOF");
-        assert!(body(b"{").is_err());
+        assert_eq!(body(b"{").unwrap_err().to_string(), "unexpected EOF");
+        assert!(body(b"x").is_err());
         let field = "json: cannot unmarshal number into Go struct field .uPSK of type string";
         assert_eq!(body(br#"{"uPSK":1}"#).unwrap_err().to_string(), field);
     }

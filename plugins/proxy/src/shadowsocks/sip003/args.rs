@@ -78,10 +78,10 @@ mod tests {
     fn texts_are_read_as_the_reference_does() {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(pairs("").unwrap(), []);
-        assert_eq!(pairs("obfs=http;obfs-host=a.test").unwrap(), [
-            pair("obfs", "http"),
-            pair("obfs-host", "a.test")
-        ]);
+        assert_eq!(
+            pairs("obfs=http;obfs-host=a.test").unwrap(),
+            [pair("obfs", "http"), pair("obfs-host", "a.test")]
+        );
         assert_eq!(pairs("tls;mux=0;").unwrap(), [pair("tls", "1"), pair("mux", "0")]);
         assert_eq!(pairs(r"a\;b=c\=\\d=e;f=").unwrap(), [pair("a;b", r"c=\d=e"), pair("f", "")]);
         assert!(matches!(pairs(r"a\"), Err(ArgsError::Escape(_))));

@@ -21,7 +21,10 @@ fn options_are_read() {
     assert_eq!(Plugin::new("", "", &server()), Ok(None));
     let http = Inner::Http { host: "a.test".into(), port: 8388 };
     assert_eq!(plugin("obfs-local", "obfs-host=a.test").unwrap().inner, http);
-    assert_eq!(plugin("obfs-local", "obfs=tls").unwrap().inner, Inner::Tls { host: "s.test".into() });
+    assert_eq!(
+        plugin("obfs-local", "obfs=tls").unwrap().inner,
+        Inner::Tls { host: "s.test".into() }
+    );
     assert_eq!(plugin("obfs-local", "obfs=x").unwrap_err(), "unknown obfs mode x");
     assert_eq!(plugin("x", "").unwrap_err(), "plugin not found: x");
     assert!(plugin("v2ray-plugin", "mux=a").is_err());

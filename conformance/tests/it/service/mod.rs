@@ -1,0 +1,5 @@
+//! Services.
+
+mod rest;
+mod ssm_api;
+mod ssm_flows;
