@@ -154,6 +154,15 @@ pub async fn tcp_bulk(via: &Via, echo: &Target, len: u64) -> Result<()> {
     bulk(via, echo, len, true).await
 }
 
+/// As [`tcp_bulk`], with the sending direction open until everything has come back: for ways on which its end is the
+/// end of both.
+///
+/// # Errors
+/// When bytes differ, are missing or do not come.
+pub async fn tcp_bulk_open(via: &Via, echo: &Target, len: u64) -> Result<()> {
+    bulk(via, echo, len, false).await
+}
+
 /// [`tcp`] without half-close, for clients that cannot pass it on: the sending direction stays open until everything
 /// has come back.
 ///
