@@ -9,6 +9,7 @@ use crosspoint_kernel::{
     error::{DialClass, Side},
     flow::{BoxPacketIo, BoxStream},
     session::Network,
+    snapshot::Plane,
 };
 use crosspoint_schema::options::MultiplexOutOptions;
 use parking_lot::Mutex;
@@ -155,6 +156,7 @@ pub(crate) struct Multiplexed {
     /// Held while a connection is dialled: who finds no room meanwhile waits for it, instead of dialling one as well.
     dialling: tokio::sync::Mutex<()>,
     me: Arc<Incarnation>,
+    plane: Arc<Plane>,
     cancel: CancellationToken,
 }
 
@@ -173,6 +175,7 @@ impl Multiplexed {
             links: Mutex::default(),
             dialling: tokio::sync::Mutex::default(),
             me: cx.me.clone(),
+            plane: cx.plane.clone(),
             cancel: cx.cancel.clone(),
         }
     }
@@ -268,14 +271,18 @@ impl Multiplexed {
         Ok(link)
     }
 
-    /// Runs a session. When the instance goes, it ends with its last stream.
+    /// Runs a session. When the instance goes, or when another way leads to the internet, it ends with its last stream.
     fn spawn(&self, link: Link, work: impl Future<Output = io::Result<()>> + Send + 'static) {
         let (cancel, me) = (self.cancel.clone(), self.me.clone());
+        let mut reroutes = self.plane.network.reroutes();
         tokio::spawn(async move {
             tokio::pin!(work);
             let end = tokio::select! {
                 end = &mut work => end,
-                () = cancel.cancelled() => {
+                () = async { tokio::select! {
+                    () = cancel.cancelled() => {}
+                    Ok(()) = reroutes.changed() => {}
+                } } => {
                     link.drain();
                     work.await
                 }

@@ -301,3 +301,87 @@ async fn garbage_ends_a_session() {
         }
     }
 }
+
+/// What a peer may send: any frames, in any order, with any numbers.
+#[derive(Clone, Debug)]
+enum Said {
+    Open(u32),
+    Data(u32, u16),
+    End(u32),
+    Reset(u32),
+    Window(u32, u32),
+    Ping(bool, u32),
+    Bytes(Vec<u8>),
+}
+
+fn said() -> impl proptest::strategy::Strategy<Value = Said> {
+    use proptest::prelude::*;
+    let id = 0u32..6;
+    prop_oneof![
+        4 => id.clone().prop_map(Said::Open),
+        6 => (id.clone(), 0u16..5000).prop_map(|(id, len)| Said::Data(id, len)),
+        2 => id.clone().prop_map(Said::End),
+        2 => id.clone().prop_map(Said::Reset),
+        2 => (id, any::<u32>()).prop_map(|(id, more)| Said::Window(id, more)),
+        1 => (any::<bool>(), any::<u32>()).prop_map(|(answer, number)| Said::Ping(answer, number)),
+        1 => proptest::collection::vec(any::<u8>(), 0..30).prop_map(Said::Bytes),
+    ]
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    /// Whatever a peer says, a session neither panics nor hangs, and nothing of it is left when both ends are gone.
+    #[test]
+    fn nothing_that_a_peer_says_breaks_a_session(yamux: bool, client: bool, all in proptest::collection::vec(said(), 0..60)) {
+        let dialect = if yamux { Dialect::Yamux } else { Dialect::Smux };
+        let mut bytes = Vec::new();
+        for said in all {
+            match said {
+                Said::Open(id) => dialect.open(id, &mut bytes),
+                Said::Data(id, len) => {
+                    dialect.data(id, len, &mut bytes);
+                    bytes.resize(bytes.len() + usize::from(len), 7);
+                }
+                Said::End(id) => dialect.end(id, &mut bytes),
+                Said::Reset(id) => dialect.reset(id, &mut bytes),
+                Said::Window(id, more) => dialect.window(id, more, &mut bytes),
+                Said::Ping(answer, number) => dialect.ping(answer, number, &mut bytes),
+                Said::Bytes(any) => bytes.extend(any),
+            }
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async move {
+            let (near, far) = duplex(1 << 20);
+            let (session, work, mut accepted) = session(dialect, client, near);
+            let mut own = session.open().unwrap();
+            let echo = tokio::spawn(async move {
+                let mut streams = tokio::task::JoinSet::new();
+                while let Some(mut stream) = accepted.recv().await {
+                    streams.spawn(async move {
+                        let mut buffer = vec![0; 3000];
+                        while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+                            if stream.write_all(&buffer[..n]).await.is_err() {
+                                break;
+                            }
+                        }
+                    });
+                }
+                while streams.join_next().await.is_some() {}
+            });
+            let mine = tokio::spawn(async move {
+                let _ = own.write_all(b"hello").await;
+                let _ = own.read(&mut [0; 100]).await;
+            });
+            let (mut reader, mut writer) = tokio::io::split(far);
+            let sink = tokio::spawn(async move { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await });
+            let _ = writer.write_all(&bytes).await;
+            let _ = writer.shutdown().await;
+            drop(timeout(Duration::from_secs(300), work).await.expect("ends").unwrap());
+            timeout(Duration::from_secs(300), mine).await.expect("ends").unwrap();
+            timeout(Duration::from_secs(300), echo).await.expect("ends").unwrap();
+            drop(timeout(Duration::from_secs(300), sink).await.expect("ends"));
+            assert_eq!((session.live(), session.unread.load(std::sync::atomic::Ordering::SeqCst)), (0, 0));
+        });
+    }
+}
