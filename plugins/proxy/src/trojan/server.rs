@@ -9,6 +9,7 @@ use crosspoint_kernel::component::{BuildCx, Change, Claims, Component, Control, 
 use crosspoint_kernel::flow::{BoxStream, Flow, Prefixed};
 use crosspoint_kernel::net::listen;
 use crosspoint_kernel::session::Network;
+use crosspoint_kernel::users::User;
 use crosspoint_kernel::{BoxFuture, BuildError, Kind, Plugin};
 use crosspoint_layers::entrance::{Arrived, EntranceOptions};
 use crosspoint_layers::inbound::{
@@ -72,7 +73,10 @@ impl TrojanIn {
         TrojanInOptions { users: Vec::new(), ..self.0.clone() }
     }
 
-    fn users(&self) -> Users {
+    /// Configured users and managed ones. Who is configured stays who he is.
+    fn users(&self, managed: &[User]) -> Users {
+        let managed = managed.iter().filter(|user| !self.configures(&user.name));
+        let managed = managed.map(|user| (wire::key(user.secret.expose()), user.name.clone()));
         let users = self.0.users.iter().enumerate().map(|(at, user)| {
             let name = if user.name.is_empty() {
                 at.to_string().into()
@@ -81,7 +85,15 @@ impl TrojanIn {
             };
             (wire::key(user.password.expose()), name)
         });
-        Users(users.collect())
+        Users(managed.chain(users).collect())
+    }
+
+    /// Whether a configured user has that name.
+    fn configures(&self, name: &str) -> bool {
+        self.0.users.iter().enumerate().any(|(at, user)| match user.name.as_str() {
+            "" => at.to_string() == name,
+            configured => configured == name,
+        })
     }
 }
 
@@ -123,6 +135,10 @@ impl Spec for TrojanIn {
         listen::claims(&self.0.listen, &[Network::Tcp], out);
     }
 
+    fn takes_users(&self) -> bool {
+        true
+    }
+
     fn change(&self, next: &dyn Spec) -> Change {
         let same = |next: &Self| next.without_users() == self.without_users();
         if next.downcast_ref::<Self>().is_some_and(same) {
@@ -135,10 +151,14 @@ impl Spec for TrojanIn {
     fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
         Box::pin(async move {
             let listener = listen::tcp_listener(&self.0.listen, &cx)?;
-            let inbound = Inbound::new(&self.inbound(), Trojan::new(&self, &cx), &cx)?;
+            let roll = cx.plane.users.get(&cx.me.tag);
+            let managed = roll.map(|roll| roll.users()).unwrap_or_default();
+            let trojan = Trojan::new(&self, &managed, &cx);
+            let inbound = Inbound::new(&self.inbound(), trojan, &cx)?;
+            let control = Handle { inbound: inbound.clone(), cx, spec: self.clone(), managed };
             Ok(Component {
                 inject: Some(inbound.inject()),
-                control: Some(Box::new(Handle { inbound: inbound.clone(), cx })),
+                control: Some(Box::new(control)),
                 run: Some(Box::pin(inbound.run(listener))),
                 ..Component::default()
             })
@@ -150,14 +170,41 @@ impl Spec for TrojanIn {
 struct Handle {
     inbound: Arc<Inbound<Trojan>>,
     cx: BuildCx,
+    spec: Arc<TrojanIn>,
+    managed: Arc<[User]>,
+}
+
+impl Handle {
+    fn apply(&self) {
+        let next = Arc::new(self.spec.users(&self.managed));
+        let old = self.inbound.greeter().users.swap(next.clone());
+        // Flows of nobody fell back: no user lets them in.
+        cut_strangers(&self.cx, |user| user.is_none_or(|name| next.same_user(&old, name)));
+    }
 }
 
 impl Control for Handle {
     fn reconfigure(&mut self, next: Arc<dyn Spec>) {
         let Some(next) = next.downcast_ref::<TrojanIn>() else { return };
-        let next = Arc::new(next.users());
-        let old = self.inbound.greeter().users.swap(next.clone());
-        cut_strangers(&self.cx, |user| user.is_some_and(|name| next.same_user(&old, name)));
+        self.spec = Arc::new(TrojanIn(next.0.clone()));
+        self.apply();
+    }
+
+    fn check_user(&self, user: &User) -> Result<(), String> {
+        if self.spec.configures(&user.name) {
+            return Err(format!("user {} already exists", user.name));
+        }
+        if user.secret.is_empty() {
+            return Err("missing password".to_owned());
+        }
+        Ok(())
+    }
+
+    fn set_users(&mut self, users: &[User]) {
+        if *self.managed != *users {
+            self.managed = users.into();
+            self.apply();
+        }
     }
 }
 
@@ -179,17 +226,18 @@ impl Greeter for Trojan {
     }
 
     fn knows(&self, user: Option<&str>) -> bool {
-        user.is_some_and(|name| self.users.load().has(name))
+        // Flows of nobody fell back: no user lets them in.
+        user.is_none_or(|name| self.users.load().has(name))
     }
 }
 
 impl Trojan {
-    fn new(spec: &TrojanIn, cx: &BuildCx) -> Self {
+    fn new(spec: &TrojanIn, managed: &[User], cx: &BuildCx) -> Self {
         let target = |options: &ServerOptions| server(options);
         let by_alpn = spec.0.fallback_for_alpn.0.iter();
         Self {
             cx: cx.clone(),
-            users: ArcSwap::from_pointee(spec.users()),
+            users: ArcSwap::from_pointee(spec.users(managed)),
             fallback: spec.0.fallback.as_ref().filter(|to| !to.server.is_empty()).map(target),
             by_alpn: by_alpn.map(|(alpn, to)| (alpn.as_bytes().into(), target(to))).collect(),
         }

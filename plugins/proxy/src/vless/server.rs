@@ -8,6 +8,7 @@ use crosspoint_kernel::component::{BuildCx, Change, Claims, Component, Control, 
 use crosspoint_kernel::flow::{BoxStream, Flow, Prefixed, Stream as _};
 use crosspoint_kernel::net::listen;
 use crosspoint_kernel::session::Network;
+use crosspoint_kernel::users::User as Managed;
 use crosspoint_kernel::{BoxFuture, BuildError, Kind, Plugin};
 use crosspoint_layers::entrance::{Arrived, EntranceOptions};
 use crosspoint_layers::framed::Framed;
@@ -66,7 +67,14 @@ impl VlessIn {
         VlessInOptions { users: Vec::new(), ..self.0.clone() }
     }
 
-    fn users(&self) -> Users {
+    /// Configured users and managed ones, which have the flow of the first configured one. Who is configured stays who
+    /// he is.
+    fn users(&self, managed: &[Managed]) -> Users {
+        let flow = self.0.users.first().map(|user| user.flow.clone()).unwrap_or_default();
+        let managed = managed.iter().filter(|user| !self.configures(&user.name)).map(|user| {
+            let (name, flow) = (user.name.clone(), flow.clone());
+            (uuid::id(user.secret.expose()), User { name, flow })
+        });
         let users = self.0.users.iter().enumerate().map(|(at, user)| {
             let name = match user.name.as_str() {
                 "" => at.to_string().into(),
@@ -74,7 +82,15 @@ impl VlessIn {
             };
             (uuid::id(user.uuid.expose()), User { name, flow: user.flow.clone() })
         });
-        Users(users.collect())
+        Users(managed.chain(users).collect())
+    }
+
+    /// Whether a configured user has that name.
+    fn configures(&self, name: &str) -> bool {
+        self.0.users.iter().enumerate().any(|(at, user)| match user.name.as_str() {
+            "" => at.to_string() == name,
+            configured => configured == name,
+        })
     }
 }
 
@@ -116,6 +132,10 @@ impl Spec for VlessIn {
         listen::claims(&self.0.listen, &[Network::Tcp], out);
     }
 
+    fn takes_users(&self) -> bool {
+        true
+    }
+
     fn change(&self, next: &dyn Spec) -> Change {
         let same = |next: &Self| next.without_users() == self.without_users();
         if next.downcast_ref::<Self>().is_some_and(same) {
@@ -128,11 +148,14 @@ impl Spec for VlessIn {
     fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
         Box::pin(async move {
             let listener = listen::tcp_listener(&self.0.listen, &cx)?;
-            let vless = Vless { users: ArcSwap::from_pointee(self.users()) };
+            let roll = cx.plane.users.get(&cx.me.tag);
+            let managed = roll.map(|roll| roll.users()).unwrap_or_default();
+            let vless = Vless { users: ArcSwap::from_pointee(self.users(&managed)) };
             let inbound = Inbound::new(&self.inbound(), vless, &cx)?;
+            let control = Handle { inbound: inbound.clone(), cx, spec: self.clone(), managed };
             Ok(Component {
                 inject: Some(inbound.inject()),
-                control: Some(Box::new(Handle { inbound: inbound.clone(), cx })),
+                control: Some(Box::new(control)),
                 run: Some(Box::pin(inbound.run(listener))),
                 ..Component::default()
             })
@@ -144,14 +167,40 @@ impl Spec for VlessIn {
 struct Handle {
     inbound: Arc<Inbound<Vless>>,
     cx: BuildCx,
+    spec: Arc<VlessIn>,
+    managed: Arc<[Managed]>,
+}
+
+impl Handle {
+    fn apply(&self) {
+        let next = Arc::new(self.spec.users(&self.managed));
+        let old = self.inbound.greeter().users.swap(next.clone());
+        cut_strangers(&self.cx, |user| user.is_some_and(|name| next.same_user(&old, name)));
+    }
 }
 
 impl Control for Handle {
     fn reconfigure(&mut self, next: Arc<dyn Spec>) {
         let Some(next) = next.downcast_ref::<VlessIn>() else { return };
-        let next = Arc::new(next.users());
-        let old = self.inbound.greeter().users.swap(next.clone());
-        cut_strangers(&self.cx, |user| user.is_some_and(|name| next.same_user(&old, name)));
+        self.spec = Arc::new(VlessIn(next.0.clone()));
+        self.apply();
+    }
+
+    fn check_user(&self, user: &Managed) -> Result<(), String> {
+        if self.spec.configures(&user.name) {
+            return Err(format!("user {} already exists", user.name));
+        }
+        if user.secret.is_empty() {
+            return Err("missing UUID".to_owned());
+        }
+        Ok(())
+    }
+
+    fn set_users(&mut self, users: &[Managed]) {
+        if *self.managed != *users {
+            self.managed = users.into();
+            self.apply();
+        }
     }
 }
 
@@ -239,11 +288,8 @@ async fn admit(
         }
         (Command::Udp, Some(target)) => {
             let wanted = packet_addr::is_wanted(&target);
-            let datagrams = if wanted {
-                Datagrams::any(target.clone())
-            } else {
-                Datagrams::new(target.clone())
-            };
+            // Whoever answers, the client takes it for the one that it has asked for.
+            let datagrams = Datagrams::any(target.clone());
             let packets = Framed::boxed(stream, datagrams, &RESPONSE);
             let (target, packets) = match wanted {
                 true => packet_addr::accept(packets).await?,
