@@ -155,7 +155,7 @@ fn parse_addons(bytes: &[u8]) -> Result<String, WireError> {
 #[derive(Debug)]
 pub struct Datagrams {
     peer: Target,
-    /// Peers are named within the payload, if at all.
+    /// Also those of others.
     any: bool,
 }
 
@@ -166,7 +166,7 @@ impl Datagrams {
         Self { peer, any: false }
     }
 
-    /// They go anywhere: what they carry says where to.
+    /// They go anywhere: what they carry says where to, or nobody wants to know.
     #[must_use]
     pub fn any(peer: Target) -> Self {
         Self { peer, any: true }
