@@ -12,7 +12,7 @@
 //!
 //! Buffers of streams, and datagrams in streams, are those of `crosspoint_layers`.
 
-pub mod address;
+pub use crosspoint_layers::address;
 mod lead;
 #[cfg(feature = "shadowsocks")]
 pub mod shadowsocks;
