@@ -230,3 +230,71 @@ async fn managed_users_stand_beside_configured_ones() -> Result<()> {
     ensure!(suite::tcp_ping_pong(&socks(ann), &to).await.is_err(), "a deleted user is served");
     suite::tcp_ping_pong(&socks(bob), &to).await
 }
+
+/// Beyond the reference: trojan, vless and vmess. Each with an endpoint of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_protocols_take_users_too() -> Result<()> {
+    const UUID: &str = "b831381d-6324-4d53-ad4f-8cda48b30811";
+    const OTHER: &str = "11111111-6324-4d53-ad4f-8cda48b30811";
+    let api = ports::free();
+    let echo = Origin::tcp_echo("127.0.0.1:0").await?;
+    let to = Target::from(echo.addr());
+    let kinds = [
+        ("trojan", "password", "secret", "other"),
+        ("vless", "uuid", UUID, OTHER),
+        ("vmess", "uuid", UUID, OTHER),
+    ];
+    let servers: Vec<u16> = kinds.iter().map(|_| ports::free()).collect();
+    let entries: Vec<u16> = kinds.iter().map(|_| ports::free()).collect();
+    let inbounds = kinds.iter().zip(&servers).map(|((kind, key, _, other), port)| {
+        json!({
+            "type": kind, "tag": kind, "listen": "127.0.0.1", "listen_port": port,
+            "users": [{ "name": "configured", (*key): other }]
+        })
+    });
+    let _daemon = Daemon::start(&json!({
+        "inbounds": inbounds.collect::<Vec<_>>(),
+        "services": [{
+            "type": "ssm-api", "listen": "127.0.0.1", "listen_port": api,
+            "servers": { "/t": "trojan", "/l": "vless", "/m": "vmess" }
+        }],
+    }))
+    .await?;
+    let outbounds = kinds.iter().zip(&servers).map(|((kind, key, secret, _), port)| {
+        json!({ "type": kind, "tag": kind, "server": "127.0.0.1", "server_port": port, (*key): secret })
+    });
+    let mixed = kinds.iter().zip(&entries).map(|((kind, ..), port)| {
+        json!({ "type": "mixed", "tag": format!("{kind}-in"), "listen": "127.0.0.1", "listen_port": port })
+    });
+    let rules =
+        kinds.map(|(kind, ..)| json!({ "inbound": format!("{kind}-in"), "outbound": kind }));
+    let _clients = Subject::under_test()
+        .start(&json!({
+            "inbounds": mixed.collect::<Vec<_>>(),
+            "outbounds": outbounds.collect::<Vec<_>>(),
+            "route": { "rules": rules },
+        }))
+        .await?;
+    for (((kind, _, secret, _), entry), door) in kinds.iter().zip(&entries).zip(["/t", "/l", "/m"])
+    {
+        let users = format!("{door}/server/v1/users");
+        let via = socks(*entry);
+        ensure!(suite::tcp_ping_pong(&via, &to).await.is_err(), "{kind}: a stranger is served");
+        let taken = json!({ "username": "configured", "uPSK": secret }).to_string();
+        expect(api, "POST", &users, &taken, 400).await?;
+        let ann = json!({ "username": "ann", "uPSK": secret }).to_string();
+        expect(api, "POST", &users, &ann, 201).await?;
+        suite::tcp_ping_pong(&via, &to).await.with_context(|| format!("{kind}: a new user"))?;
+        let held = via.tcp(&to).await?;
+        let path = format!("{users}/ann");
+        until("the flow is known", Duration::from_secs(5), async || {
+            let user = expect(api, "GET", &path, "", 200).await;
+            user.and_then(|user| user.json()).is_ok_and(|user| user["tcpSessions"] == 2)
+        })
+        .await?;
+        expect(api, "DELETE", &path, "", 204).await?;
+        ensure!(is_cut(held).await, "{kind}: a flow outlived its user");
+        ensure!(suite::tcp_ping_pong(&via, &to).await.is_err(), "{kind}: a deleted user is served");
+    }
+    Ok(())
+}

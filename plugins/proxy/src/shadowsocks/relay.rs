@@ -246,3 +246,98 @@ impl Datagrams for Relay {
         (self.last.lock().clone(), packets)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use crosspoint_kernel::flow::Batch;
+    use crosspoint_schema::{decode::Secret, options::ServerOptions};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::shadowsocks::{
+        datagram::{From, Place, SessionSealer},
+        options::ShadowsocksDestination,
+    };
+
+    const METHOD: &str = "2022-blake3-aes-256-gcm";
+
+    fn key(fill: u8) -> MasterKey {
+        Method::named(METHOD).unwrap().key(&STANDARD.encode([fill; 32]), "").unwrap()
+    }
+
+    fn options(method: &str, password: &str) -> ShadowsocksInOptions {
+        let to = |fill: u8, port| ShadowsocksDestination {
+            name: if fill == 2 { String::new() } else { format!("to {fill}") },
+            password: Secret::new(STANDARD.encode([fill; 32])),
+            server: ServerOptions { server: "192.0.2.1".to_owned(), server_port: port },
+        };
+        ShadowsocksInOptions {
+            method: method.to_owned(),
+            password: Secret::new(password),
+            destinations: vec![to(2, 2), to(3, 3)],
+            ..ShadowsocksInOptions::default()
+        }
+    }
+
+    fn table() -> Table {
+        Table::new(&options(METHOD, &STANDARD.encode([1; 32]))).unwrap()
+    }
+
+    #[test]
+    fn only_identity_headers_can_be_relayed() {
+        let error = |method, password: &str| {
+            Table::new(&options(method, password)).unwrap_err().to_string()
+        };
+        let long = STANDARD.encode([1; 32]);
+        assert_eq!(error("aes-128-gcm", "x"), "invalid argument");
+        assert_eq!(error("2022-blake3-chacha20-poly1305", &long), "invalid argument");
+        assert_eq!(error(METHOD, ""), "missing psk");
+        assert_eq!(error(METHOD, "AAAA"), "bad key");
+    }
+
+    #[test]
+    fn a_stream_loses_the_header_of_this_relay_and_nothing_else() {
+        let (table, salt) = (table(), [7; 32]);
+        let mut identity = key(3).identity();
+        table.own.identity_block(&salt).unwrap().encrypt(&mut identity);
+        let head = [&salt[..], &identity, b"what follows"].concat();
+        let (to, rest) = table.peel_stream(&head).unwrap();
+        assert_eq!((&*to.name, to.server.port), ("to 3", 3));
+        assert_eq!(rest, [&salt[..], b"what follows"].concat());
+        let mut stranger = head;
+        stranger[40] ^= 1;
+        assert!(table.peel_stream(&stranger).is_err());
+        assert!(table.peel_stream(&stranger[..40]).is_err());
+    }
+
+    #[test]
+    fn a_datagram_goes_on_under_the_key_of_its_server() {
+        let table = table();
+        let place = Place { session: 9, number: 4 };
+        let sealer = SessionSealer::new(&key(2), &[key(1)], 9).unwrap();
+        let mut batch = Batch::new();
+        assert!(batch.push(b"payload", Target::unspecified()));
+        let peer = Target::new("192.0.2.7", 7);
+        assert!(sealer.seal(&mut batch, 0, place, From::Client, &peer));
+        let mut packet = batch.payload(0).to_vec();
+        let (to, rest) = table.peel_packet(&mut packet).unwrap();
+        assert_eq!((&*to.name, to.server.port), ("0", 2));
+        // What the server behind makes of it, which has this key and no users.
+        let packet = &mut packet[rest];
+        let block = key(2).block().unwrap();
+        assert_eq!(datagram::open_header(&block, packet).unwrap(), place);
+        let session = key(2).session(&9u64.to_be_bytes()).unwrap();
+        let (payload, to) = datagram::open_message(&session, packet, 16, From::Client).unwrap();
+        assert_eq!((&packet[payload], to), (&b"payload"[..], peer));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(mut bytes: Vec<u8>) {
+            let table = table();
+            prop_assert!(table.peel_stream(&bytes).is_err());
+            prop_assert!(table.peel_packet(&mut bytes).is_err());
+        }
+    }
+}
