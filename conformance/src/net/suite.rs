@@ -151,7 +151,7 @@ pub async fn tcp_ping_pong(via: &Via, echo: &Target) -> Result<()> {
 /// # Errors
 /// When bytes differ, are missing or do not come.
 pub async fn tcp_bulk(via: &Via, echo: &Target, len: u64) -> Result<()> {
-    bulk(via, echo, len, true).await
+    bulk(via, echo, len, true, Duration::ZERO).await
 }
 
 /// As [`tcp_bulk`], with the sending direction open until everything has come back: for ways on which its end is the
@@ -160,7 +160,15 @@ pub async fn tcp_bulk(via: &Via, echo: &Target, len: u64) -> Result<()> {
 /// # Errors
 /// When bytes differ, are missing or do not come.
 pub async fn tcp_bulk_open(via: &Via, echo: &Target, len: u64) -> Result<()> {
-    bulk(via, echo, len, false).await
+    bulk(via, echo, len, false, Duration::ZERO).await
+}
+
+/// As [`tcp_bulk`], with a pause behind the first four bytes; `end` says whether the sending direction ends first.
+///
+/// # Errors
+/// When bytes differ, are missing or do not come.
+pub async fn tcp_bulk_after_pause(via: &Via, echo: &Target, len: u64, end: bool) -> Result<()> {
+    bulk(via, echo, len, end, Duration::from_millis(300)).await
 }
 
 /// [`tcp`] without half-close, for clients that cannot pass it on: the sending direction stays open until everything
@@ -171,17 +179,24 @@ pub async fn tcp_bulk_open(via: &Via, echo: &Target, len: u64) -> Result<()> {
 pub async fn tcp_open(via: &Via, origins: &Origins, naming: Naming) -> Result<()> {
     let target = |origin: &Origin| naming.target(origin.addr());
     tcp_ping_pong(via, &target(&origins.echo)).await.context("TCP ping-pong")?;
-    bulk(via, &target(&origins.echo), BULK, false).await.context("TCP bulk, both ways at once")?;
+    tcp_bulk_open(via, &target(&origins.echo), BULK)
+        .await
+        .context("TCP bulk, both ways at once")?;
     tcp_download(via, &target(&origins.source), BULK).await.context("TCP download").map(drop)
 }
 
-async fn bulk(via: &Via, echo: &Target, len: u64, end: bool) -> Result<()> {
+async fn bulk(via: &Via, echo: &Target, len: u64, end: bool, pause: Duration) -> Result<()> {
     let stream = via.tcp(echo).await?;
     let (mut reader, mut writer) = stream.into_split();
     let seed = fresh_seed();
     let send = async {
         let mut pattern = Pattern::new(seed);
         let mut left = len;
+        if !pause.is_zero() {
+            writer.write_all(&pattern.take(4)).await.context("send")?;
+            left -= 4;
+            tokio::time::sleep(pause).await;
+        }
         while left > 0 {
             let part = pattern.take(left.min(64 * 1024) as usize);
             writer.write_all(&part).await.context("send")?;

@@ -18,6 +18,8 @@ pub(super) enum Kind {
     NoHalfClose,
     /// The end of the server's direction is not told while the client's is open.
     NoServerEnd,
+    /// The first bytes must be few, and more come a moment later.
+    SlowStart,
     /// No datagrams.
     NoUdp,
     /// Datagrams of 1400 bytes, and no longer ones.
@@ -25,11 +27,12 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [(&'static str, Self); 6] = [
+    const ALL: [(&'static str, Self); 7] = [
         ("impossible", Self::Impossible),
         ("pending", Self::Pending),
         ("no-half-close", Self::NoHalfClose),
         ("no-server-end", Self::NoServerEnd),
+        ("slow-start", Self::SlowStart),
         ("no-udp", Self::NoUdp),
         ("short-udp", Self::ShortUdp),
     ];

@@ -54,6 +54,7 @@ pub(super) enum Verdict {
 pub(super) struct Can {
     pub(super) half_close: bool,
     pub(super) server_end: bool,
+    pub(super) burst: bool,
     pub(super) udp: bool,
     pub(super) long_udp: bool,
 }
@@ -133,6 +134,7 @@ pub(super) async fn direction(
             // The reference as a client of these protocols ends both directions when its own client ends one.
             half_close: !known.says(cell, Kind::NoHalfClose) && !client.is_reference(),
             server_end: !known.says(cell, Kind::NoServerEnd),
+            burst: !known.says(cell, Kind::SlowStart),
             udp: !known.says(cell, Kind::NoUdp),
             long_udp: !known.says(cell, Kind::ShortUdp),
         };
@@ -187,8 +189,13 @@ async fn streams(via: &Via, origins: &Origins, can: Can) -> Result<()> {
     let (echo, sink, source) =
         (origins.echo.addr().into(), origins.sink.addr().into(), origins.source.addr().into());
     suite::tcp_ping_pong(via, &echo).await.context("TCP ping-pong")?;
-    suite::tcp_bulk_open(via, &echo, BULK).await.context("TCP both ways")?;
-    if can.half_close {
+    if can.burst {
+        suite::tcp_bulk_open(via, &echo, BULK).await.context("TCP both ways")?;
+    } else {
+        let end = can.half_close;
+        suite::tcp_bulk_after_pause(via, &echo, BULK, end).await.context("TCP after a pause")?;
+    }
+    if can.burst && can.half_close {
         suite::tcp_bulk(via, &echo, BULK).await.context("TCP both ways, client ends first")?;
         suite::tcp_upload(via, &sink, BULK).await.context("TCP upload, client ends first")?;
     }

@@ -7,17 +7,22 @@ use super::{
     run::Verdict,
 };
 
-const LEGEND: &str = "ok: everything; less h: the client cannot end its direction alone, e: nor the server, u: no \
-                      datagrams, l: no long ones; -: cannot be; pend: not built yet; .: not in this run";
+const LEGEND: &str = "ok: everything; less h: the client cannot end its direction alone, e: nor the server, s: slow start, \
+                      u: no datagrams, l: no long ones; -: cannot be; pend: not built yet; .: not in this run";
 
 fn mark(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Works(can) => {
-            let missing: String =
-                [(can.half_close, 'h'), (can.server_end, 'e'), (can.udp, 'u'), (can.long_udp, 'l')]
-                    .into_iter()
-                    .filter_map(|(can, mark)| (!can).then_some(mark))
-                    .collect();
+            let missing: String = [
+                (can.half_close, 'h'),
+                (can.server_end, 'e'),
+                (can.burst, 's'),
+                (can.udp, 'u'),
+                (can.long_udp, 'l'),
+            ]
+            .into_iter()
+            .filter_map(|(can, mark)| (!can).then_some(mark))
+            .collect();
             if missing.is_empty() { "ok".to_owned() } else { format!("ok -{missing}") }
         }
         Verdict::Failed(_) => "FAIL".to_owned(),
