@@ -46,7 +46,8 @@ impl Entrance {
             .transpose()?;
         let alpn = transport.as_ref().map_or(&[][..], |side| side.alpn);
         let defaults = ServerDefaults { alpn, leavable: leavable && transport.is_none() };
-        let tls = tls.map(|tls| Server::new(tls, &defaults)).transpose()?;
+        let tls = tls.map(|tls| Server::new(&transport::below(options.transport, tls), &defaults));
+        let tls = tls.transpose()?;
         Ok(Self { tls, transport: transport.map(|side| side.of) })
     }
 

@@ -10,10 +10,10 @@ pub mod http;
 mod httpupgrade;
 pub mod ws;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, io, net::SocketAddr, sync::Arc};
 
 use crosspoint_kernel::{BoxFuture, BuildError, DialError, addr::Target, flow::BoxStream, serve};
-use crosspoint_schema::options::{TlsOutOptions, TransportOptions};
+use crosspoint_schema::options::{TlsInOptions, TlsOutOptions, TransportOptions};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A stream below a transport: dialled or accepted, with TLS where that is configured.
@@ -181,6 +181,21 @@ pub(crate) fn server(
         TransportOptions::HttpUpgrade(options) => Ok(httpupgrade::server(options)),
         _ => Err(missing(options)),
     }
+}
+
+/// What TLS below a server of that transport is told: where the user has configured application protocols, HTTP/2 comes first
+/// all the same if the transport needs it, as in the reference.
+pub(crate) fn below<'a>(
+    transport: Option<&TransportOptions>,
+    tls: &'a TlsInOptions,
+) -> Cow<'a, TlsInOptions> {
+    let needs = matches!(transport, Some(TransportOptions::Http(_) | TransportOptions::Grpc(_)));
+    if !needs || tls.alpn.is_empty() || tls.alpn.iter().any(|name| name == "h2") {
+        return Cow::Borrowed(tls);
+    }
+    let mut tls = tls.clone();
+    tls.alpn.0.insert(0, "h2".to_owned());
+    Cow::Owned(tls)
 }
 
 fn missing(options: &TransportOptions) -> BuildError {

@@ -170,6 +170,7 @@ fn accept(
         Err(Refusal { status, why }) => {
             let mut response = Response::new(());
             *response.status_mut() = status;
+            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
             response.headers_mut().insert(header::DATE, date());
             let _ = respond.send_response(response, true);
             Err(why)

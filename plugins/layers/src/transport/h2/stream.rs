@@ -38,7 +38,7 @@ enum Receive {
 }
 
 /// One request and its response as a byte stream. The end of one direction leaves the other one open; dropped before both
-/// have ended, it resets the stream.
+/// have ended, it resets the stream (a server that has said nothing yet: ends it).
 pub(in crate::transport) struct H2Stream {
     send: SendStream<Bytes>,
     receive: Receive,
@@ -49,6 +49,8 @@ pub(in crate::transport) struct H2Stream {
     wire: Wire,
     /// Our direction has ended.
     closed: bool,
+    /// Something was sent.
+    spoken: bool,
     server: bool,
     seat: Seat,
 }
@@ -81,7 +83,17 @@ impl H2Stream {
         server: bool,
         seat: Seat,
     ) -> Self {
-        Self { send, receive, rest: Bytes::new(), frame: 0, wire, closed: false, server, seat }
+        Self {
+            send,
+            receive,
+            rest: Bytes::new(),
+            frame: 0,
+            wire,
+            closed: false,
+            spoken: false,
+            server,
+            seat,
+        }
     }
 
     /// Moves what of `rest` fits into `buf`.
@@ -205,11 +217,28 @@ impl H2Stream {
             left -= take;
         }
         match self.send.send_data(frame.freeze(), false) {
-            Ok(()) => Poll::Ready(Ok(n)),
+            Ok(()) => {
+                self.spoken = true;
+                Poll::Ready(Ok(n))
+            }
             Err(error) => Poll::Ready(Err(match self.send.poll_reset(cx) {
                 Poll::Ready(Ok(reason)) => broken(&reason.into()),
                 _ => broken(&error),
             })),
+        }
+    }
+
+    /// Ends our direction.
+    fn close(&mut self) {
+        if !std::mem::replace(&mut self.closed, true) {
+            // A peer that has reset the stream needs no end of it.
+            let _ = match self.wire {
+                Wire::Gun(_) if self.server => {
+                    let ok = HeaderValue::from_static("0");
+                    self.send.send_trailers(HeaderMap::from_iter([(status::NAME, ok)]))
+                }
+                _ => self.send.send_data(Bytes::new(), true),
+            };
         }
     }
 
@@ -292,18 +321,17 @@ impl AsyncWrite for H2Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if !std::mem::replace(&mut this.closed, true) {
-            // A peer that has reset the stream needs no end of it.
-            let _ = match this.wire {
-                Wire::Gun(_) if this.server => {
-                    let ok = HeaderValue::from_static("0");
-                    this.send.send_trailers(HeaderMap::from_iter([(status::NAME, ok)]))
-                }
-                _ => this.send.send_data(Bytes::new(), true),
-            };
-        }
+        self.get_mut().close();
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for H2Stream {
+    fn drop(&mut self) {
+        // A stranger to whom nothing was said is not reset: the handler of the reference returns, which is an empty response.
+        if self.server && !self.spoken {
+            self.close();
+        }
     }
 }
 

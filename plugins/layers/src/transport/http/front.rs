@@ -7,7 +7,7 @@ use crosspoint_kernel::{
     flow::{BoxStream, Prefixed},
     serve::{HANDSHAKE_TIMEOUT, handshake},
 };
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use tokio::io::AsyncReadExt as _;
 
 use super::service::{Asked, Refusal, Service};
@@ -77,27 +77,37 @@ fn decide(
         content_type: request.fields.get("content-type"),
         source: head::source(&request.fields, peer),
     };
+    if request.method == "PRI" {
+        // What is left of a preface that is none.
+        return Decision::End { answer: Vec::new(), why: "bad preface of HTTP/2".to_owned() };
+    }
     match service.judge(&asked) {
         Ok(welcome) if service.takes_http1() => {
-            Decision::Accept { answer: answer(&welcome.headers), with: asked.source }
+            // The reference announces chunks and sends none: what follows belongs to the connection and not to HTTP any more.
+            let end = if request.minor > 0 { "Transfer-Encoding: chunked\r\n" } else { "" };
+            Decision::Accept {
+                answer: answer(request.minor, &welcome.headers, end),
+                with: asked.source,
+            }
         }
-        Ok(_) => Decision::Refuse {
-            status: StatusCode::HTTP_VERSION_NOT_SUPPORTED.as_u16(),
+        // The reference would take it, for chunks of messages that no client sends.
+        Ok(welcome) => Decision::End {
+            answer: answer(request.minor, &welcome.headers, "Content-Length: 0\r\n"),
             why: "bad version: HTTP/1".to_owned(),
         },
         Err(Refusal { status, why }) => Decision::Refuse { status: status.as_u16(), why },
     }
 }
 
-/// The head of the response that a stream follows. Like the reference it announces chunks and sends none: what follows
-/// belongs to the connection and not to HTTP any more.
-fn answer(headers: &HeaderMap) -> Vec<u8> {
-    let mut out = b"HTTP/1.1 200 OK\r\n".to_vec();
+/// The head of a response that ends with `end`.
+fn answer(minor: u8, headers: &HeaderMap, end: &str) -> Vec<u8> {
+    let mut out = format!("HTTP/1.{minor} 200 OK\r\n").into_bytes();
     for (name, value) in headers {
         let name = head::name(name.as_str()).unwrap_or_default();
         head::emit_field(&mut out, &name, value.to_str().unwrap_or_default());
     }
     head::emit_field(&mut out, "Date", &head::date());
-    out.extend(b"Transfer-Encoding: chunked\r\n\r\n");
+    out.extend(end.as_bytes());
+    out.extend(b"\r\n");
     out
 }

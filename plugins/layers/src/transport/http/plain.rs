@@ -136,11 +136,12 @@ impl AsyncRead for PlainStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !matches!(this.front, Front::Sent) {
-            // The server says nothing before it has our request.
-            if let Poll::Ready(Err(error)) = this.poll_front(cx) {
-                return Poll::Ready(Err(error));
-            }
+        // The head alone does not go out for the sake of a read: the reference's server, if it gets the bytes of the protocol
+        // behind it, may see the first of them alone and take that for all there is. Every protocol writes first.
+        if matches!(this.front, Front::Sending(_))
+            && let Poll::Ready(Err(error)) = this.poll_front(cx)
+        {
+            return Poll::Ready(Err(error));
         }
         ready!(this.poll_head(cx))?;
         if let Back::Open(rest) = &mut this.back

@@ -181,3 +181,17 @@ async fn pings_and_settings_without_end_are_answered_no_faster_than_they_are_rea
     }
     assert!(sent < 3 << 20, "{sent}");
 }
+
+#[tokio::test]
+async fn who_is_told_nothing_gets_an_empty_response() {
+    // The protocol drops a stranger's stream: HEADERS and an empty DATA, no RST_STREAM.
+    let site = open_house(Manner::Rude);
+    let mut raw = begun(&site, &[]).await;
+    raw.write_all(&frame(1, END_HEADERS, 1, &HEAD)).await.unwrap();
+    raw.write_all(&frame(0, 1, 1, b"garbage")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    raw.shutdown().await.unwrap();
+    let (kinds, _) = drained(&mut raw).await;
+    let of_stream: Vec<u8> = kinds.into_iter().filter(|kind| [0, 1, 3].contains(kind)).collect();
+    assert_eq!(of_stream, [1, 0]);
+}

@@ -33,6 +33,8 @@ pub(super) enum Manner {
     Echo,
     /// Reads nothing.
     Deaf,
+    /// Leaves.
+    Rude,
 }
 
 pub(super) struct House {
@@ -74,8 +76,10 @@ impl Host for House {
 }
 
 async fn host(mut stream: BoxStream, manner: Manner) {
-    if manner == Manner::Deaf {
-        return std::future::pending().await;
+    match manner {
+        Manner::Echo => {}
+        Manner::Deaf => return std::future::pending().await,
+        Manner::Rude => return,
     }
     let mut buf = vec![0; 32 << 10];
     loop {
