@@ -15,7 +15,7 @@ mod sockopt;
 pub(crate) mod testkit;
 pub mod udp;
 
-pub use sockopt::{brutal, unacked};
+pub use sockopt::{brutal, buffers, unacked};
 
 use std::{io, net::SocketAddr};
 

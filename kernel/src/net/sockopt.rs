@@ -103,6 +103,19 @@ pub(crate) fn nodelay(fd: impl AsFd) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_nodelay(true)
 }
 
+/// Gives a socket buffers of that many bytes in both directions, or as much as the system allows: beyond its limits for
+/// those who may pass them (`SO_RCVBUFFORCE`; socket(7)).
+pub fn buffers(fd: impl AsFd, bytes: usize) {
+    use rustix::net::sockopt as opt;
+    // Smaller buffers cost throughput, not correctness.
+    if opt::set_socket_recv_buffer_size_force(&fd, bytes).is_err() {
+        let _ = opt::set_socket_recv_buffer_size(&fd, bytes);
+    }
+    if opt::set_socket_send_buffer_size_force(&fd, bytes).is_err() {
+        let _ = opt::set_socket_send_buffer_size(&fd, bytes);
+    }
+}
+
 /// Bytes that were written to a TCP socket and that the peer has not acknowledged yet, be they sent or waiting.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use crosspoint_kernel::{
     component::{BuildCx, Dial},
     flow::{Batch, BoxPacketIo},
     net::{
+        buffers,
         dial::Dialer,
         udp::{Back, SharedUdp},
     },
@@ -16,6 +17,8 @@ use crosspoint_kernel::{
 use parking_lot::Mutex;
 use tokio::{net::UdpSocket, sync::Notify};
 
+/// Bytes that the system may hold in each direction, as wireguard-go asks for: flows inside send in bursts.
+const BUFFER: usize = 7 * 1024 * 1024;
 /// Bytes that may wait for the socket; what comes beyond is dropped.
 const WAITING: usize = 1024 * 1024;
 
@@ -71,6 +74,7 @@ pub(crate) async fn open(
         return Ok((outer(None), Receiver::Dialled(Box::new(dialer))));
     }
     let socket: Arc<UdpSocket> = Arc::new(dialer.udp_listen(port).await?);
+    buffers(&*socket, BUFFER);
     let receiver = Box::new(SharedUdp::on(socket.clone())?);
     Ok((outer(Some(SharedUdp::on(socket)?)), Receiver::Socket(receiver)))
 }
@@ -180,8 +184,8 @@ async fn receive(socket: &mut SharedUdp, sink: &mut impl Sink) -> io::Result<()>
     loop {
         socket.readable().await?;
         let mut batch = take_batch();
-        // Others get their turn now and then.
-        for _ in 0..8 {
+        // Until there is nothing more: what has been received already does not make the socket readable.
+        loop {
             match socket.try_recv(&mut batch, &mut backs) {
                 Ok(_) => {
                     errors = 0;
@@ -197,9 +201,10 @@ async fn receive(socket: &mut SharedUdp, sink: &mut impl Sink) -> io::Result<()>
             }
             batch.clear();
             backs.clear();
+            // Others get their turn now and then.
+            tokio::task::consume_budget().await;
         }
         give_batch(batch);
-        tokio::task::consume_budget().await;
     }
 }
 
