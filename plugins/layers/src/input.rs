@@ -85,8 +85,8 @@ impl Input {
             let old = std::mem::replace(&mut self.buffer, pool::input());
             self.buffer[..self.range.len()].copy_from_slice(&old[self.range.clone()]);
             self.range = 0..self.range.len();
-        } else if self.range.start + need > self.buffer.len() || self.range.end == self.buffer.len()
-        {
+        } else if self.range.start > 0 {
+            // What is left is part of a message, and shorter than what a read into the space behind it would cost.
             self.buffer.copy_within(self.range.clone(), 0);
             self.range = 0..self.range.len();
         }
@@ -125,18 +125,20 @@ impl Input {
 pub struct Output {
     buffer: Vec<u8>,
     sent: usize,
+    /// The buffer is one of [`pool::wide`].
+    wide: bool,
 }
 
 impl Drop for Output {
     fn drop(&mut self) {
-        pool::give_output(std::mem::take(&mut self.buffer));
+        self.give();
     }
 }
 
 impl Output {
     /// What is to be sent.
     pub fn of(buffer: Vec<u8>) -> Self {
-        Self { buffer, sent: 0 }
+        Self { buffer, sent: 0, wide: false }
     }
 
     /// The buffer, to append to.
@@ -145,6 +147,28 @@ impl Output {
             self.buffer = pool::output();
         }
         &mut self.buffer
+    }
+
+    /// Takes a buffer for about `len` bytes, if that can be had; returns how many bytes fit without growing.
+    pub fn make_room(&mut self, len: usize) -> usize {
+        if self.buffer.capacity() == 0
+            && len > pool::SIZE
+            && let Some(buffer) = pool::wide()
+        {
+            (self.buffer, self.wide) = (buffer, true);
+        }
+        let room = if self.wide { pool::WIDE } else { pool::SIZE };
+        room.saturating_sub(self.buffer.len())
+    }
+
+    fn give(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.sent = 0;
+        if std::mem::take(&mut self.wide) {
+            pool::give_wide(buffer);
+        } else {
+            pool::give_output(buffer);
+        }
     }
 
     /// Whether nothing is to be sent.
@@ -170,8 +194,7 @@ impl Output {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        self.sent = 0;
-        pool::give_output(std::mem::take(&mut self.buffer));
+        self.give();
         Poll::Ready(Ok(()))
     }
 }

@@ -34,8 +34,11 @@ use crate::{
     lead::ALONE_AFTER,
 };
 
-/// Most payload that is sealed at once.
+/// Payload of one sealed piece at most, where there is room for no more.
 const SEAL: usize = 64 * 1024;
+
+/// The same, where there is much room: what the relay has at once.
+const SEAL_WIDE: usize = 256 * 1024;
 
 /// The keys of a client: those of the servers on the way (identity headers), then its own.
 #[derive(Debug)]
@@ -400,10 +403,11 @@ impl AsyncWrite for Shadow {
         if matches!(this.write, Write::Plain) {
             return Pin::new(&mut this.inner).poll_write(cx, data);
         }
-        let data = &data[..data.len().min(SEAL)];
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        let wide = this.output.make_room(data.len()) > pool::SIZE;
+        let data = &data[..data.len().min(if wide { SEAL_WIDE } else { SEAL })];
         this.seal(data).map_err(invalid)?;
         match this.poll_drain(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

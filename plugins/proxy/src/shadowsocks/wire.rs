@@ -20,6 +20,9 @@ const CHUNK_AEAD: usize = 0x3fff;
 /// Longest payload of a chunk of SIP022.
 const CHUNK_2022: usize = 0xffff;
 
+/// Payload of the chunks of a long piece: it divides what is read and sealed at once.
+const PART: usize = 0x8000;
+
 /// How far a clock may be off (SIP022 §3.1.3).
 pub const CLOCK_SKEW: Duration = Duration::from_secs(30);
 
@@ -110,7 +113,7 @@ impl Sealer {
     /// Never with payloads from memory.
     pub fn chunks(&mut self, out: &mut Vec<u8>, payload: &[u8]) -> Result<(), Forged> {
         // Of equal length: readers with buffers of a power of two then fill them with whole chunks.
-        let count = payload.len().div_ceil(self.most).max(1);
+        let count = payload.len().div_ceil(self.most.min(PART)).max(1);
         for part in payload.chunks(payload.len().div_ceil(count).max(1)) {
             let at = out.len();
             out.extend((part.len() as u16).to_be_bytes());
