@@ -19,16 +19,22 @@ thread_local! {
 /// # Errors
 /// The system has no randomness.
 pub fn key() -> io::Result<Key> {
-    KEYS.with(|keys| {
+    let fill = |bytes: &mut [u8]| rand::fill(bytes).map_err(|_| io::Error::other("no randomness"));
+    let drawn = KEYS.try_with(|keys| {
         let (used, drawn) = &mut *keys.borrow_mut();
         let (chunks, _) = drawn.as_chunks::<4>();
         if let Some(key) = chunks.get(*used) {
             *used += 1;
             return Ok(*key);
         }
-        rand::fill(drawn).map_err(|_| io::Error::other("no randomness"))?;
+        fill(drawn)?;
         *used = 1;
         Ok(drawn.first_chunk().copied().unwrap_or_default())
+    });
+    // The thread may be ending, and what it has drawn be gone.
+    drawn.unwrap_or_else(|_| {
+        let mut key = Key::default();
+        fill(&mut key).map(|()| key)
     })
 }
 
