@@ -162,6 +162,13 @@ fn accept(
             let mut response = Response::new(());
             *response.headers_mut() = headers;
             response.headers_mut().insert(header::DATE, date());
+            if body.is_end_stream() {
+                // No protocol can follow. The reference's handler finds that out and returns.
+                let none = HeaderValue::from_static("0");
+                response.headers_mut().insert(header::CONTENT_LENGTH, none);
+                let _ = respond.send_response(response, true);
+                return Err("request without a body".to_owned());
+            }
             // Fails if the client has reset the stream already.
             let Ok(send) = respond.send_response(response, false) else { return Ok(None) };
             let stream = H2Stream::server(send, body, wire, Seat::new(shared));

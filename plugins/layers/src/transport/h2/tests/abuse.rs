@@ -194,4 +194,14 @@ async fn who_is_told_nothing_gets_an_empty_response() {
     let (kinds, _) = drained(&mut raw).await;
     let of_stream: Vec<u8> = kinds.into_iter().filter(|kind| [0, 1, 3].contains(kind)).collect();
     assert_eq!(of_stream, [1, 0]);
+
+    // One that can say nothing is not even served.
+    let site = open_house(Manner::Echo);
+    let mut raw = begun(&site, &[]).await;
+    raw.write_all(&frame(1, END_HEADERS | 1, 1, &HEAD)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    raw.shutdown().await.unwrap();
+    let (kinds, _) = drained(&mut raw).await;
+    assert!(kinds.contains(&1) && !kinds.contains(&0), "{kinds:?}");
+    assert_eq!(site.house.taken.load(Ordering::Relaxed), 0);
 }
