@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::{
     keys::Key,
-    outer::{Outer, Sink},
+    outer::Outer,
     peers::{Config, Identity, Peer, Peers},
     tunnel::{HANDSHAKE, OVERHEAD, Step},
 };
@@ -267,8 +267,9 @@ impl<F: Clone> Inward<F> {
     }
 }
 
-impl<F: FnMut(&Packets)> Sink for Inward<F> {
-    fn take(&mut self, batch: &mut Batch) {
+impl<F: FnMut(&Packets)> Inward<F> {
+    /// Takes messages of peers.
+    pub(crate) fn open_all(&mut self, batch: &mut Batch) {
         // Reserved bytes mean nothing to the protocol.
         for at in 0..batch.len() {
             if let Some(reserved) = batch.payload_mut(at).get_mut(1..4) {

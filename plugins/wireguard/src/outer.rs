@@ -54,7 +54,9 @@ pub(crate) enum Receiver {
 
 /// Takes messages, with the addresses that they came from.
 pub(crate) trait Sink {
-    fn take(&mut self, batch: &mut Batch);
+    /// Takes all of the batch, or leaves what is of no use. Waits when there is too much to do: then the system
+    /// holds what comes.
+    fn take(&mut self, batch: &mut Batch) -> impl Future<Output = ()> + Send;
 }
 
 /// Opens what carries the datagrams.
@@ -178,7 +180,7 @@ impl Receiver {
 /// Errors in a row after which a socket counts as broken: single ones tell of what was sent before.
 const ERRORS: usize = 64;
 
-async fn receive(socket: &mut SharedUdp, sink: &mut impl Sink) -> io::Result<()> {
+async fn receive(socket: &mut SharedUdp, sink: &mut (impl Sink + Send)) -> io::Result<()> {
     let mut backs: Vec<Back> = Vec::new();
     let mut errors = 0;
     loop {
@@ -189,7 +191,7 @@ async fn receive(socket: &mut SharedUdp, sink: &mut impl Sink) -> io::Result<()>
             match socket.try_recv(&mut batch, &mut backs) {
                 Ok(_) => {
                     errors = 0;
-                    sink.take(&mut batch);
+                    sink.take(&mut batch).await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
@@ -212,7 +214,7 @@ async fn receive(socket: &mut SharedUdp, sink: &mut impl Sink) -> io::Result<()>
 async fn exchange(
     packets: &mut BoxPacketIo,
     outer: &Outer,
-    sink: &mut impl Sink,
+    sink: &mut (impl Sink + Send),
 ) -> io::Result<()> {
     let mut sending = Batch::new();
     let mut receiving = Batch::new();
@@ -240,16 +242,15 @@ async fn exchange(
                 }
             }
             match packets.poll_recv(cx, &mut receiving) {
-                Poll::Ready(result) => {
-                    result?;
-                    sink.take(&mut receiving);
-                    receiving.clear();
-                    Poll::Ready(Ok::<_, io::Error>(()))
-                }
+                Poll::Ready(result) => Poll::Ready(result.map(drop)),
                 Poll::Pending => more.as_mut().poll(cx).map(Ok),
             }
         })
         .await?;
+        if !receiving.is_empty() {
+            sink.take(&mut receiving).await;
+            receiving.clear();
+        }
         tokio::task::consume_budget().await;
     }
 }

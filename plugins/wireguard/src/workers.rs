@@ -18,7 +18,7 @@ use crate::{
     outer::Sink,
 };
 
-/// Batches that may wait for a worker; what comes beyond is dropped, and TCP inside slows down.
+/// Batches that may wait for a worker; what comes beyond waits in the socket.
 const WAITING: usize = 16;
 /// A batch of fewer messages is not worth waking another task.
 const FEW: usize = 4;
@@ -35,7 +35,7 @@ struct Queue {
     busy: Arc<AtomicUsize>,
 }
 
-impl<F: FnMut(&Packets) + Clone + Send + 'static> Workers<F> {
+impl<F: FnMut(&Packets) + Clone + Send + Sync + 'static> Workers<F> {
     /// `count` workers that do what `own` does, and their tasks. One alone is none: the receiving task does the work.
     pub(crate) fn new(own: Inward<F>, count: usize) -> (Self, Vec<JoinHandle<()>>) {
         let mut tasks = Vec::new();
@@ -47,7 +47,7 @@ impl<F: FnMut(&Packets) + Clone + Send + 'static> Workers<F> {
             let left = busy.clone();
             tasks.push(tokio::spawn(async move {
                 while let Some(mut batch) = receiver.recv().await {
-                    inward.take(&mut batch);
+                    inward.open_all(&mut batch);
                     batch.clear();
                     give_batch(batch);
                     left.fetch_sub(1, Ordering::Release);
@@ -64,33 +64,26 @@ impl<F: FnMut(&Packets) + Clone + Send + 'static> Workers<F> {
         usize::try_from(peer).unwrap_or(0) % self.queues.len()
     }
 
-    fn give(&self, worker: usize, batch: Batch) {
+    async fn give(&self, worker: usize, batch: Batch) {
         let Queue { sender, busy } = &self.queues[worker];
         busy.fetch_add(1, Ordering::Relaxed);
-        if let Err(
-            mpsc::error::TrySendError::Full(mut batch)
-            | mpsc::error::TrySendError::Closed(mut batch),
-        ) = sender.try_send(batch)
-        {
-            busy.fetch_sub(1, Ordering::Relaxed);
-            batch.clear();
-            give_batch(batch);
-        }
+        // A worker ends with the device only.
+        let _ = sender.send(batch).await;
     }
 }
 
-impl<F: FnMut(&Packets) + Clone + Send + 'static> Sink for Workers<F> {
-    fn take(&mut self, batch: &mut Batch) {
+impl<F: FnMut(&Packets) + Clone + Send + Sync + 'static> Sink for Workers<F> {
+    async fn take(&mut self, batch: &mut Batch) {
         if self.queues.is_empty() || batch.is_empty() {
-            return self.own.take(batch);
+            return self.own.open_all(batch);
         }
         let first = self.worker(batch.payload(0));
         if (1..batch.len()).all(|at| self.worker(batch.payload(at)) == first) {
             let idle = self.queues[first].busy.load(Ordering::Acquire) == 0;
             if idle && batch.len() < FEW {
-                return self.own.take(batch);
+                return self.own.open_all(batch);
             }
-            return self.give(first, std::mem::replace(batch, take_batch()));
+            return self.give(first, std::mem::replace(batch, take_batch())).await;
         }
         // Of several peers: rare enough to copy.
         for worker in 0..self.queues.len() {
@@ -100,7 +93,11 @@ impl<F: FnMut(&Packets) + Clone + Send + 'static> Sink for Workers<F> {
                     part.push(batch.payload(at), batch.peer(at).clone());
                 }
             }
-            if part.is_empty() { give_batch(part) } else { self.give(worker, part) }
+            if part.is_empty() {
+                give_batch(part);
+            } else {
+                self.give(worker, part).await;
+            }
         }
     }
 }
