@@ -6,6 +6,7 @@ use crosspoint_dns as _;
 use crosspoint_kernel::{Kind, plugin};
 use crosspoint_proxy as _;
 use crosspoint_service as _;
+use crosspoint_wireguard as _;
 
 /// The plugins that the features of this build promise: one line per role.
 const PROMISED: &[(bool, Kind, &str)] = &[
@@ -28,6 +29,7 @@ const PROMISED: &[(bool, Kind, &str)] = &[
     (cfg!(feature = "vmess"), Kind::Inbound, "vmess"),
     (cfg!(feature = "vmess"), Kind::Outbound, "vmess"),
     (cfg!(feature = "ssm-api"), Kind::Service, "ssm-api"),
+    (cfg!(feature = "wireguard"), Kind::Endpoint, "wireguard"),
     (cfg!(feature = "dns-in"), Kind::Inbound, "dns"),
     (cfg!(feature = "dns-out"), Kind::Outbound, "dns"),
     (cfg!(feature = "dns-local"), Kind::DnsServer, "local"),

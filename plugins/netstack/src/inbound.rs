@@ -101,8 +101,7 @@ impl Handler for Inbound {
             Transport::Udp => Network::Udp,
         };
         let snapshot = cx.plane.snapshot.load_full();
-        let mut session =
-            Session::new(0, cx.me.clone(), network, source, Target::from(target));
+        let mut session = Session::new(0, cx.me.clone(), network, source, Target::from(target));
         match snapshot.routes.pre_match(&mut session, &snapshot) {
             PreMatch::Accept => Screen::Accept,
             PreMatch::Reject(Reject::Refuse) => Screen::Reset,

@@ -119,13 +119,7 @@ fn parse_v6(packet: &[u8]) -> Option<Ip<'_>> {
     let address = |at: usize| -> Option<Ipv6Addr> {
         Some(Ipv6Addr::from(*header.get(at..)?.first_chunk::<16>()?))
     };
-    Some(Ip {
-        src: address(8)?.into(),
-        dst: address(24)?.into(),
-        protocol,
-        payload,
-        fragment,
-    })
+    Some(Ip { src: address(8)?.into(), dst: address(24)?.into(), protocol, payload, fragment })
 }
 
 /// Writes a packet with that payload, in fragments if it is larger than `mtu`. `id` tells fragments of different

@@ -66,7 +66,8 @@ impl Reassembly {
         if !part.more {
             partial.len = Some(end);
         }
-        let joined = partial.have.iter().try_fold(0, |to, (from, end)| (*from == to).then_some(*end));
+        let joined =
+            partial.have.iter().try_fold(0, |to, (from, end)| (*from == to).then_some(*end));
         let whole = partial.len.is_some() && joined == partial.len;
         if whole { self.partial.remove(&key).map(|partial| partial.bytes) } else { None }
     }

@@ -8,7 +8,9 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{Association, Handler, Link, Netstack, Packets, Screen, Settings, TcpStream, Transport};
+use crate::{
+    Association, Handler, Link, Netstack, Packets, Screen, Settings, TcpStream, Transport,
+};
 
 /// A wire to another stack: a queue, and loss if wanted.
 struct Wire {
@@ -96,10 +98,12 @@ async fn carries(lose: Option<u64>, v6: bool, len: usize) {
     let (a, mut b) = pair(lose);
     let connect = a.stack.connect(far(v6, 80));
     let (client, server) = tokio::join!(connect, b.streams.recv());
-    let (mut client, (source, target, mut server)) =
-        (client.expect("open"), server.expect("open"));
+    let (mut client, (source, target, mut server)) = (client.expect("open"), server.expect("open"));
     assert_eq!(target, far(v6, 80));
-    assert_eq!(source.port(), crosspoint_kernel::flow::Stream::local_addr(&client).map_or(0, |a| a.port()));
+    assert_eq!(
+        source.port(),
+        crosspoint_kernel::flow::Stream::local_addr(&client).map_or(0, |a| a.port())
+    );
     let bytes: Vec<u8> = (0..len).map(|at| u8::try_from(at % 251).unwrap_or(0)).collect();
     let sent = bytes.clone();
     let up = async {
@@ -201,7 +205,9 @@ async fn nonsense_harms_nobody() {
     for _ in 0..20_000 {
         let mut packet = [0_u8; 64];
         for byte in &mut packet {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             *byte = u8::try_from(seed >> 56).unwrap_or(0);
         }
         packet[0] = if seed & 1 == 0 { 0x45 } else { 0x60 };

@@ -64,7 +64,16 @@ impl Core {
         socket.set_timeout(Some(OPENING));
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let handle = sockets.add(socket);
-        Self { iface, sockets, handle, mtu, open: false, accepted: false, gone: false, orphan: None }
+        Self {
+            iface,
+            sockets,
+            handle,
+            mtu,
+            open: false,
+            accepted: false,
+            gone: false,
+            orphan: None,
+        }
     }
 
     /// A flow that waits for the segment that opens it.

@@ -44,10 +44,19 @@ impl Head {
     pub(crate) fn parse(segment: &[u8]) -> Option<Self> {
         let header: &[u8; 20] = segment.first_chunk()?;
         let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-        let long = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let long = |at: usize| {
+            u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
         let len = segment.len().checked_sub(usize::from(header[12] >> 4) * 4)?;
         (word(0) != 0 && word(2) != 0).then_some(())?;
-        Some(Self { src: word(0), dst: word(2), seq: long(4), ack: long(8), flags: header[13], len })
+        Some(Self {
+            src: word(0),
+            dst: word(2),
+            seq: long(4),
+            ack: long(8),
+            flags: header[13],
+            len,
+        })
     }
 
     /// Whether it asks for a new connection.

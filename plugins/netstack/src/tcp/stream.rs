@@ -94,9 +94,7 @@ impl AsyncRead for TcpStream {
                 Poll::Pending
             }
             Err(RecvError::Finished) => Poll::Ready(Ok(())),
-            Err(RecvError::InvalidState) => {
-                Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
-            }
+            Err(RecvError::InvalidState) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
         }
     }
 }

@@ -83,9 +83,7 @@ impl Table {
         let mut shard = self.shard(&key).write();
         match shard.entry(key) {
             std::collections::hash_map::Entry::Occupied(_) => None,
-            std::collections::hash_map::Entry::Vacant(free) => {
-                Some(free.insert(flow).clone())
-            }
+            std::collections::hash_map::Entry::Vacant(free) => Some(free.insert(flow).clone()),
         }
     }
 
@@ -192,8 +190,7 @@ impl Table {
     pub(crate) async fn connect(self: &Arc<Self>, key: Key) -> io::Result<TcpStream> {
         let unusable = || io::Error::from(io::ErrorKind::AddrNotAvailable);
         let core = Core::connect(key, self.mtu, self.seed(&key)).ok_or_else(unusable)?;
-        let flow =
-            self.add(key, core).ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse))?;
+        let flow = self.add(key, core).ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse))?;
         self.opening.fetch_add(1, Ordering::Relaxed);
         // Dropped before it is open, it is closed.
         let stream = TcpStream::new(self.clone(), flow.clone());
@@ -209,7 +206,9 @@ impl Table {
             }
             let socket = core.socket();
             match socket.state() {
-                State::Closed => Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionRefused))),
+                State::Closed => {
+                    Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionRefused)))
+                }
                 _ => {
                     socket.register_send_waker(cx.waker());
                     socket.register_recv_waker(cx.waker());
