@@ -5,6 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use crosspoint_kernel::{
     component::Group,
     ledger::Entry,
+    relay,
     slot::Instance,
     supervise::{ComponentId, ComponentStatus, Handle, ReloadReport, Status},
 };
@@ -77,6 +78,7 @@ fn status_reply(control: &Control, handle: &Handle, status: Status) -> StatusRep
         sockets: status.sockets,
         up,
         down,
+        spliced: relay::stats().spliced_bytes,
         components: status.components.into_iter().map(component).collect(),
     }
 }

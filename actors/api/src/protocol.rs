@@ -164,6 +164,9 @@ pub struct StatusReply {
     pub up: u64,
     /// Payload bytes to clients since start.
     pub down: u64,
+    /// Of both, bytes that were moved from socket to socket without a copy.
+    #[serde(default)]
+    pub spliced: u64,
     /// Components in start order, then old instances that still serve their last connections (`draining`).
     pub components: Vec<ComponentInfo>,
 }
