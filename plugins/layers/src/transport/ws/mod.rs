@@ -4,6 +4,7 @@
 //! (`ed` in its path). At the server `headers` are sent with the answer, as the reference documents it; its code forgets
 //! them.
 
+mod buffer;
 mod client;
 mod early;
 pub mod frame;

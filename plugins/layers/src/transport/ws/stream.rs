@@ -23,10 +23,10 @@ use crosspoint_kernel::flow::{BoxStream, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
+    buffer::Buffer,
     frame::{Control, Decoder, Found, Head, MAX_HEAD, Opcode},
     mask::{self, Key},
 };
-use crate::pool;
 
 /// Most payload of a frame that is sent, in bytes: with the head of a client it makes 64 KiB, which TLS below takes at
 /// once, in full records.
@@ -84,25 +84,15 @@ pub(crate) struct WsStream {
 /// Bytes in a buffer of the thread.
 #[derive(Default)]
 struct Output {
-    buffer: Box<[u8]>,
+    buffer: Option<Buffer>,
     start: usize,
     end: usize,
 }
 
 impl Output {
     fn rest(&self) -> &[u8] {
-        self.buffer.get(self.start..self.end).unwrap_or_default()
-    }
-
-    fn clear(&mut self) {
-        pool::give_input(std::mem::take(&mut self.buffer));
-        (self.start, self.end) = (0, 0);
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        self.clear();
+        let bytes = self.buffer.as_ref().map_or(&[][..], Buffer::bytes);
+        bytes.get(self.start..self.end).unwrap_or_default()
     }
 }
 
@@ -178,9 +168,7 @@ impl WsStream {
             let n = ready!(Pin::new(&mut self.inner).poll_write(cx, self.output.rest()))?;
             self.output.start += some(n)?;
         }
-        if !self.output.buffer.is_empty() {
-            self.output.clear();
-        }
+        self.output = Output::default();
         if self.is_within() {
             return Poll::Ready(Ok(()));
         }
@@ -194,7 +182,7 @@ impl WsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Makes a frame in a buffer, and another one if that takes all the rest.
+    /// Makes frames in a buffer, as many as fit.
     fn poll_copied(
         &mut self,
         cx: &mut Context<'_>,
@@ -204,13 +192,17 @@ impl WsStream {
         ready!(self.poll_drain(cx))?;
         let mut bufs = bufs.iter().map(|buf| &buf[..]);
         let mut from: &[u8] = &[];
-        let mut buffer = pool::input();
+        let mut buffer = Buffer::take(total);
+        let bytes = buffer.bytes_mut();
         let (mut end, mut rest) = (0, total);
-        while rest > 0 && (end == 0 || end + MAX_HEAD + rest <= buffer.len()) {
+        while rest > 0 {
             let len = rest.min(MAX_PAYLOAD);
+            if end + MAX_HEAD + len > bytes.len() {
+                break;
+            }
             let key = self.key()?;
             let head = Head::new(Opcode::Binary, len as u64, key);
-            let (front, mut space) = frame_space(&mut buffer, end, head.bytes().len(), len);
+            let (front, mut space) = frame_space(bytes, end, head.bytes().len(), len);
             front.copy_from_slice(head.bytes());
             let mut key = key.unwrap_or_default();
             while !space.is_empty() {
@@ -229,7 +221,7 @@ impl WsStream {
             end += head.bytes().len() + len;
             rest -= len;
         }
-        self.output = Output { buffer, start: 0, end };
+        self.output = Output { buffer: Some(buffer), start: 0, end };
         match self.poll_drain(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             // What the stream below does not take now is sent by the next call; it is ours already.
