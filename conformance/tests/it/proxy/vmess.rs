@@ -13,8 +13,10 @@ use crosspoint_conformance::{
         origin::Origin,
         suite::{self, Naming, Origins},
     },
+    peers::Peer,
     ports,
-    subject::Subject,
+    process::{Launch, Ready, Running},
+    subject::{Subject, write_config},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -127,12 +129,7 @@ async fn chain(front: &Subject, back: &Subject, links: &[Link]) -> Result<()> {
 }
 
 /// A client with a port for each link.
-async fn clients(
-    front: &Subject,
-    links: &[Link],
-    ports: &[u16],
-    server: u16,
-) -> Result<crosspoint_conformance::process::Running> {
+async fn clients(front: &Subject, links: &[Link], ports: &[u16], server: u16) -> Result<Running> {
     let entries = ports.iter().enumerate().map(|(n, port)| {
         json!({ "type": "mixed", "tag": format!("in{n}"), "listen": "127.0.0.1", "listen_port": port })
     });
@@ -264,6 +261,85 @@ async fn our_clients_with_mihomo() -> Result<()> {
             }))
             .await?;
         suites(entry, false, true, &format!("our vmess to mihomo, {more}")).await?;
+    }
+    Ok(())
+}
+
+/// Runs Xray until `port` is open.
+async fn xray(config: &Value, port: u16) -> Result<Running> {
+    let launch = Launch::new("xray", Peer::Xray.path()?)?;
+    write_config(launch.dir(), config)?;
+    let file = format!("{}/config.json", launch.dir().to_string_lossy());
+    launch.args(["run".to_owned(), "-c".to_owned(), file]).ready([Ready::Tcp(port)]).start().await
+}
+
+/// mux.cool and XUDP of Xray, which made them: streams and datagrams in the streams of our server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_servers_with_the_sessions_of_xray() -> Result<()> {
+    for (what, mux) in [
+        ("alone", json!({ "enabled": false })),
+        ("all in one", json!({ "enabled": true, "concurrency": 8 })),
+        ("apart", json!({ "enabled": true, "concurrency": 8, "xudpConcurrency": 16 })),
+        ("datagrams only", json!({ "enabled": true, "concurrency": -1 })),
+    ] {
+        let [server, entry] = ports::many();
+        let _back = Subject::under_test()
+            .start(&json!({
+                "inbounds": [{ "type": "vmess", "listen": "127.0.0.1", "listen_port": server, "users": users() }],
+            }))
+            .await?;
+        let users = json!([{ "id": ID, "security": "auto" }]);
+        let config = json!({
+            "log": { "loglevel": "warning" },
+            "inbounds": [{
+                "listen": "127.0.0.1", "port": entry, "protocol": "socks",
+                "settings": { "udp": true, "ip": "127.0.0.1" },
+            }],
+            "outbounds": [{
+                "protocol": "vmess", "mux": mux,
+                "settings": { "vnext": [{ "address": "127.0.0.1", "port": server, "users": users }] },
+            }],
+        });
+        let _front = xray(&config, entry).await?;
+        let (v4, v6) = origins().await?;
+        let via = Via::from(Socks::v5(Ports::v4(entry)));
+        // Several at a time, so that they share a stream.
+        let one = || suite::tcp_open(&via, &v4, Naming::Address);
+        tokio::try_join!(one(), one(), one()).context(what)?;
+        suite::tcp_open(&via, &v6, Naming::Address).await.context(what)?;
+        suite::udp(&via, &v4, Naming::Address).await.context(what)?;
+        suite::udp(&via, &v6, Naming::Address).await.context(what)?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_clients_with_xray() -> Result<()> {
+    let server = ports::free();
+    let config = json!({
+        "log": { "loglevel": "warning" },
+        "inbounds": [{
+            "listen": "127.0.0.1", "port": server, "protocol": "vmess",
+            "settings": { "clients": [{ "id": ID }] },
+        }],
+        "outbounds": [{ "protocol": "freedom" }],
+    });
+    let _back = xray(&config, server).await?;
+    let links: Vec<Link> = links()
+        .into_iter()
+        .filter(|link| link.outbound["alter_id"] == json!(0))
+        // What Xray has no more.
+        .filter(|link| link.outbound["security"] != json!("aes-128-cfb"))
+        .filter(|link| link.datagrams != Datagrams::Addresses)
+        .collect();
+    let ports: Vec<u16> = links.iter().map(|_| ports::free()).collect();
+    let _front = clients(&Subject::under_test(), &links, &ports, server).await?;
+    let (v4, _) = origins().await?;
+    for (link, port) in links.iter().zip(&ports) {
+        let via = Via::from(Socks::v5(Ports::v4(*port)));
+        // Xray ends both directions soon after one.
+        suite::tcp_open(&via, &v4, Naming::Address).await.with_context(|| link.name.clone())?;
+        suite::udp(&via, &v4, Naming::Address).await.with_context(|| link.name.clone())?;
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What is derived from a user's id.
 
+use std::sync::LazyLock;
+
 use aws_lc_rs::{
     cipher::{self, DecryptingKey, DecryptionContext, EncryptingKey, UnboundCipherKey},
     hmac,
@@ -42,8 +44,9 @@ pub fn time_iv(time: u64) -> [u8; KEY] {
 /// (v2fly `proxy/vmess/aead/kdf.go`). At most three parts of at most 64 bytes.
 #[must_use]
 pub fn kdf(key: &[u8], path: &[&[u8]]) -> [u8; 32] {
-    let root = hmac::Key::new(hmac::HMAC_SHA256, b"VMess AEAD KDF");
-    nested(&root, path, key)
+    static ROOT: LazyLock<hmac::Key> =
+        LazyLock::new(|| hmac::Key::new(hmac::HMAC_SHA256, b"VMess AEAD KDF"));
+    nested(&ROOT, path, key)
 }
 
 /// The first 16 bytes of [`kdf`].
@@ -148,5 +151,43 @@ impl ServerKey {
         let mut block = *block;
         let _ = self.auth.decrypt(&mut block, DecryptionContext::None);
         block
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uuid;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Values of `hmac` and `hashlib` of Python, nested as the format wants them:
+    ///
+    /// ```python
+    /// def kdf(key, *path):
+    ///     def h(level, message):
+    ///         if level < 0: return hmac.digest(b"VMess AEAD KDF", message, "sha256")
+    ///         k = path[level].ljust(64, b"\0")
+    ///         i = h(level - 1, bytes(b ^ 0x36 for b in k) + message)
+    ///         return h(level - 1, bytes(b ^ 0x5c for b in k) + i)
+    ///     return h(len(path) - 1, key)
+    /// ```
+    #[test]
+    fn derived_keys() {
+        let id = uuid::id("b831381d-6324-4d53-ad4f-8cda48b30811");
+        assert_eq!(hex(&command_key(&id)), "b50d916ac0cec067981af8e5f38a758f");
+        assert_eq!(hex(&alter_id(&id)), "5a07183412d5980a72ac845d5568d17d");
+        assert_eq!(hex(&time_iv(1_700_000_000)), "7a29d7bdc972aaefb1f54e5205589e78");
+        assert_eq!(
+            hex(&kdf(b"Demo Key for KDF", &[])),
+            "9b7c777a29c4c0a15e2ca745e097c956d075684710981479b0dbe6ac383fafb9"
+        );
+        let path: [&[u8]; 3] = [b"Demo Path", b"0123456789abcdef", b"nonce678"];
+        assert_eq!(
+            hex(&kdf(b"Demo Key for KDF", &path)),
+            "77da8f4ebf3e4db5a471b2a9fc7eaec1d258b367f094b3af469933438a71496a"
+        );
     }
 }

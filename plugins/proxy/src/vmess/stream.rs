@@ -100,6 +100,7 @@ impl AsyncWrite for Vmess {
         let link = &mut self.get_mut().0;
         link.end_writing().map_err(Broken::from)?;
         ready!(link.poll_drain(cx))?;
+        // v2ray heeds the empty chunk, sing-vmess may not (bufio.ChunkReader passes it over): the connection ends as well.
         Pin::new(&mut link.inner).poll_shutdown(cx)
     }
 }
