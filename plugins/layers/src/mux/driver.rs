@@ -325,7 +325,12 @@ impl<A: FnMut(MuxStream)> Driver<A> {
                     over = true;
                 }
             }
+            state.half |= frame.half;
             if frame.fin && frame.payload == 0 {
+                if state.ended {
+                    // The second one: now nobody reads there any more.
+                    state.half = false;
+                }
                 state.ended = true;
                 over |= state.gone;
                 wake[0] = state.reader.take();

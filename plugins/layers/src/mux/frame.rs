@@ -44,6 +44,8 @@ pub struct Frame {
     pub fin: bool,
     /// The stream has ended.
     pub rst: bool,
+    /// The sender will end its direction and still reads the other one; see [`Dialect::half`].
+    pub half: bool,
     /// So many more bytes may be sent.
     pub window: u32,
     /// So many bytes of the stream follow.
@@ -119,6 +121,15 @@ impl Dialect {
         }
     }
 
+    /// Appends the frame in front of an [`end`](Self::end) that is the end of one direction. smux knows no such end, and its
+    /// peers take every one for that of both. This frame, an empty one that names a stream, is a word among ourselves: all
+    /// others read over it.
+    pub fn half(self, id: u32, out: &mut Vec<u8>) {
+        if self == Self::Smux {
+            smux(3, id, 0, out);
+        }
+    }
+
     /// Appends the frame that ends a stream at once. smux knows none but the one of [`Dialect::end`].
     pub fn reset(self, id: u32, out: &mut Vec<u8>) {
         match self {
@@ -164,7 +175,7 @@ fn parse_smux(bytes: &[u8]) -> Result<Option<(Frame, usize)>, FrameError> {
         0 => frame.syn = true,
         1 => frame.fin = true,
         2 => frame.payload = len,
-        3 => {}
+        3 => frame.half = frame.id != 0,
         // A window of version 2, always eight bytes; the reference reads over it.
         4 => frame.skip = 8,
         other => return Err(FrameError::Kind(other)),
@@ -249,7 +260,8 @@ mod tests {
         fn parsing_undoes_emitting(yamux: bool, id: u32, len: u16, number: u32, answer: bool) {
             let dialect = if yamux { Dialect::Yamux } else { Dialect::Smux };
             let plain = Frame { id, ..Frame::default() };
-            let cases: [(Frame, fn(Dialect, u32, u16, u32, bool, &mut Vec<u8>)); 8] = [
+            let cases: [(Frame, fn(Dialect, u32, u16, u32, bool, &mut Vec<u8>)); 9] = [
+                (Frame { half: id != 0, ..plain }, |d, id, _, _, _, out| d.half(id, out)),
                 (Frame { syn: true, ..plain }, |d, id, _, _, _, out| d.open(id, out)),
                 (Frame { ack: true, ..plain }, |d, id, _, _, _, out| d.accept(id, out)),
                 (Frame { payload: len.into(), ..plain }, |d, id, len, _, _, out| d.data(id, len, out)),

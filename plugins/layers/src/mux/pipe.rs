@@ -141,8 +141,8 @@ pub(super) struct State {
     pub(super) may_send: u32,
     /// Bytes that we let the other side send (yamux).
     pub(super) may_receive: u32,
-    /// Bytes sent after the other side's end (smux).
-    pub(super) late: usize,
+    /// The other side has ended its direction alone (smux, where an end is that of both otherwise).
+    pub(super) half: bool,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
 }
@@ -161,7 +161,7 @@ impl Pipe {
             turn: false,
             may_send: WINDOW,
             may_receive: WINDOW,
-            late: 0,
+            half: false,
             reader: None,
             writer: None,
         };

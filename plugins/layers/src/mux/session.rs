@@ -47,10 +47,6 @@ const FRAME: usize = 32 * 1024;
 /// Streams of yamux that may be opened before the other side has accepted them.
 const UNACCEPTED: usize = 256;
 
-/// Bytes that are sent after the other side has ended an smux stream. For most peers that was the end of both directions,
-/// and nothing tells that they throw away what still comes; for ours it may have been the end of one.
-const LATE: usize = 1024 * 1024;
-
 /// How long a yamux stream that we have ended waits for its other end.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
 
@@ -305,7 +301,7 @@ impl MuxStream {
         if self.session.dialect == Dialect::Yamux {
             return Ok(len.min(state.may_send as usize));
         }
-        if state.ended && state.late >= LATE {
+        if state.ended && !state.half && state.received.len() == 0 {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "stream ended by peer"));
         }
         Ok(len)
@@ -317,6 +313,10 @@ impl MuxStream {
         let room = OUT.saturating_sub(out.bytes.len());
         if !state.opened && out.unaccepted >= UNACCEPTED {
             return Put::NotYet;
+        }
+        if dialect == Dialect::Smux && state.ended && !state.half {
+            // The other side throws it away. What it sent before is still to be read, so that this is no error yet.
+            return Put::Done(data.len());
         }
         if room < LEAST || !turn && !out.waiting.is_empty() {
             return Put::Full;
@@ -413,8 +413,6 @@ impl AsyncWrite for MuxStream {
                 if let Some(Put::Done(n)) = put {
                     if session.dialect == Dialect::Yamux {
                         state.may_send -= n as u32;
-                    } else if state.ended {
-                        state.late += n;
                     }
                     if OUT.saturating_sub(out.bytes.len()) >= LEAST {
                         next = out.next();
@@ -460,6 +458,7 @@ impl AsyncWrite for MuxStream {
             let mut out = session.out.lock();
             if !out.closed {
                 self.open(&mut state, &mut out);
+                session.dialect.half(self.pipe.id, out.frames());
                 session.dialect.end(self.pipe.id, out.frames());
             }
             drop(out);
@@ -485,7 +484,8 @@ impl Drop for MuxStream {
             state.gone = true;
             let known = state.opened && state.broken.is_none();
             match session.dialect {
-                Dialect::Smux if known && !state.finished => {
+                // Also after the end of one direction: now it is that of both.
+                Dialect::Smux if known && !(state.finished && state.ended) => {
                     session.send(|out| session.dialect.end(id, out));
                 }
                 Dialect::Yamux if known && !state.finished => {
