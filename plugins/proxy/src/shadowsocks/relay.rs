@@ -95,10 +95,7 @@ impl Table {
     }
 
     /// Takes the identity header off a datagram, in place: where it goes, and where the rest lies.
-    fn peel_packet<'a>(
-        &self,
-        packet: &'a mut [u8],
-    ) -> Result<(&Destination, Range<usize>), WireError> {
+    fn peel_packet(&self, packet: &mut [u8]) -> Result<(&Destination, Range<usize>), WireError> {
         datagram::open_header(&self.block, packet)?;
         let identity = datagram::open_identity(&self.block, packet)?;
         let to = self.by_identity.get(&identity).ok_or(WireError::User)?;
