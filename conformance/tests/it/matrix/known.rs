@@ -20,6 +20,8 @@ pub(super) enum Kind {
     NoServerEnd,
     /// The first bytes must be few, and more come a moment later.
     SlowStart,
+    /// The peer fails now and then: there are three tries.
+    Flaky,
     /// No datagrams.
     NoUdp,
     /// Datagrams of 1400 bytes, and no longer ones.
@@ -27,12 +29,13 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [(&'static str, Self); 7] = [
+    const ALL: [(&'static str, Self); 8] = [
         ("impossible", Self::Impossible),
         ("pending", Self::Pending),
         ("no-half-close", Self::NoHalfClose),
         ("no-server-end", Self::NoServerEnd),
         ("slow-start", Self::SlowStart),
+        ("flaky", Self::Flaky),
         ("no-udp", Self::NoUdp),
         ("short-udp", Self::ShortUdp),
     ];

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use crosspoint_conformance::{
+    loud,
     net::{
         Socks, Via,
         suite::{self, Origins},
@@ -36,6 +37,9 @@ const BULK: u64 = 1 << 20;
 
 /// Longest time for all streams of a cell, and for all its datagrams.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// A cell that takes longer is named.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// What became of a cell.
 #[derive(Clone, Debug)]
@@ -138,6 +142,7 @@ pub(super) async fn direction(
             udp: !known.says(cell, Kind::NoUdp),
             long_udp: !known.says(cell, Kind::ShortUdp),
         };
+        let tries = if known.says(cell, Kind::Flaky) { 3 } else { 1 };
         let patient = matches!(client, Program::Mihomo) || matches!(server, Program::Mihomo);
         running.spawn(async move {
             let _turn = turns.acquire().await;
@@ -150,10 +155,21 @@ pub(super) async fn direction(
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }
-            let verdict = match one(&via, &origins, can).await {
+            let begun = Instant::now();
+            let mut result = one(&via, &origins, can).await;
+            for _ in 1..tries {
+                if result.is_err() {
+                    result = one(&via, &origins, can).await;
+                }
+            }
+            let verdict = match result {
                 Ok(()) => Verdict::Works(can),
                 Err(error) => Verdict::Failed(format!("{error:#}")),
             };
+            let took = begun.elapsed();
+            if took > SLOW {
+                loud::line(&format!("SLOW  {cell}: {took:?}"));
+            }
             (cell, verdict)
         });
     }
@@ -165,11 +181,7 @@ pub(super) async fn direction(
         && std::env::var_os("CONFORMANCE_MATRIX_LOGS").is_some()
     {
         for program in [&front, &back] {
-            crosspoint_conformance::loud::line(&format!(
-                "{direction}: {}\n{}",
-                program.name(),
-                program.log()
-            ));
+            loud::line(&format!("{direction}: {}\n{}", program.name(), program.log()));
         }
     }
     Ok(verdicts)
