@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use crosspoint_conformance::{
+    curl,
     net::{
         Socks, Via,
         origin::Origin,
@@ -311,6 +312,63 @@ async fn a_replaced_inbound_sends_its_clients_to_the_next() -> Result<()> {
             echoed(&mut old, b"four").await.with_context(what)?;
             ensure!(wire.counters().accepted() == 2, "{}: {:?}", what(), wire.counters());
         }
+    }
+    Ok(())
+}
+
+/// What strangers are told by curl, of both versions of HTTP, is what the reference tells them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_see_what_the_reference_shows() -> Result<()> {
+    let certs = Certs::new("carried")?;
+    let files = certs.issue("server", &["localhost"])?;
+    let http = json!({
+        "type": "http", "host": ["a.example"], "path": "/p", "method": "PUT", "headers": { "X-S": ["1", "2"] }
+    });
+    let grpc = json!({ "type": "grpc", "service_name": "svc" });
+    let mut seen = Vec::new();
+    for subject in [Subject::under_test(), Subject::Reference] {
+        let [plain_http, secure_http, plain_grpc, secure_grpc]: [u16; 4] = ports::many();
+        let mut odd = inbound(secure_grpc, &grpc, Some(&files));
+        // HTTP/2 is offered all the same.
+        odd["tls"]["alpn"] = json!(["http/1.1"]);
+        let _program = subject
+            .start(&json!({ "inbounds": [
+                inbound(plain_http, &http, None), inbound(secure_http, &http, Some(&files)),
+                inbound(plain_grpc, &grpc, None), odd,
+            ] }))
+            .await?;
+        let a = "Host: a.example";
+        let kind = "Content-Type: application/grpc";
+        let mut told = Vec::new();
+        for (scheme, http, grpc, versions) in [
+            ("http", plain_http, plain_grpc, ["--http1.1", "--http2-prior-knowledge"]),
+            ("https", secure_http, secure_grpc, ["--http1.1", "--http2"]),
+        ] {
+            for version in versions {
+                for (port, path, args) in [
+                    (http, "p", &["-X", "PUT", "-H", "Host: other"][..]),
+                    (http, "q", &["-X", "PUT", "-H", a]),
+                    (http, "p", &["-X", "GET", "-H", a]),
+                    (grpc, "other/Tun", &["-X", "POST", "-H", kind]),
+                    (grpc, "svc/Tun", &["-X", "POST"]),
+                    (grpc, "svc/Tun", &["-X", "GET", "-H", kind]),
+                    (grpc, "", &[]),
+                ] {
+                    let url = format!("{scheme}://127.0.0.1:{port}/{path}");
+                    let all = [args, &[version, "--insecure", "--include", &url]].concat();
+                    let said = curl::fetch(&all).await?.body.to_lowercase();
+                    let lines = said.lines().filter(|line| !line.starts_with("date:"));
+                    let mut said: Vec<&str> = lines.collect();
+                    said.sort_unstable();
+                    told.push(format!("{version} {scheme} {path} {args:?}: {said:?}"));
+                }
+            }
+        }
+        seen.push(told);
+    }
+    let (ours, theirs) = (&seen[0], &seen[1]);
+    for (our, their) in ours.iter().zip(theirs) {
+        ensure!(our == their, "we: {our}\nthe reference: {their}");
     }
     Ok(())
 }
