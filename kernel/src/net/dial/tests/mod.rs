@@ -248,7 +248,7 @@ async fn the_interface_is_bound_except_for_loopback() {
     assert_eq!(device("192.0.2.1:1", &bound, &none()).unwrap().as_deref(), Some(&b"lo"[..]));
     assert_eq!(device("127.0.0.1:1", &bound, &none()).unwrap(), None);
     assert_eq!(device("[::1]:1", &bound, &none()).unwrap(), None);
-    let udp = bound.udp(None, &none()).await.unwrap();
+    let udp = bound.udp(None, 0, &none()).await.unwrap();
     assert_eq!(SockRef::from(&udp).device().unwrap().as_deref(), Some(&b"lo"[..]));
 
     // Options of `route` come behind our own.
@@ -297,7 +297,7 @@ async fn sockets_carry_the_mark() {
     };
     assert_eq!(mark(&own, &route), 77);
     assert_eq!(mark(&settings(&DialOptions::default()), &route), 88);
-    assert_eq!(SockRef::from(&own.udp(None, &none()).await.unwrap()).mark().unwrap(), 77);
+    assert_eq!(SockRef::from(&own.udp(None, 0, &none()).await.unwrap()).mark().unwrap(), 77);
 }
 
 #[tokio::test]
@@ -307,11 +307,11 @@ async fn udp_sockets_follow_the_options() {
     let shared = DialOptions { reuse_addr: true, udp_fragment: Some(true), ..Default::default() };
     let shared = settings(&shared);
     for to in [None, Some(IpAddr::from([127, 0, 0, 1])), Some("::1".parse().unwrap())] {
-        let udp = strict.udp(to, &none()).await.unwrap();
+        let udp = strict.udp(to, 0, &none()).await.unwrap();
         assert!(!SockRef::from(&udp).reuse_port().unwrap());
         assert!(SockRef::from(&udp).broadcast().unwrap());
         assert_eq!(mtu_discover(&udp).unwrap(), libc::IP_PMTUDISC_DO);
-        let udp = shared.udp(to, &none()).await.unwrap();
+        let udp = shared.udp(to, 0, &none()).await.unwrap();
         assert!(
             SockRef::from(&udp).reuse_port().unwrap()
                 && SockRef::from(&udp).reuse_address().unwrap()
@@ -319,8 +319,8 @@ async fn udp_sockets_follow_the_options() {
         assert_eq!(mtu_discover(&udp).unwrap(), libc::IP_PMTUDISC_WANT);
     }
     // Both families on one socket when the destination is a name.
-    let both = strict.udp(None, &none()).await.unwrap();
-    let here = strict.udp(Some(IpAddr::from([127, 0, 0, 1])), &none()).await.unwrap();
+    let both = strict.udp(None, 0, &none()).await.unwrap();
+    let here = strict.udp(Some(IpAddr::from([127, 0, 0, 1])), 0, &none()).await.unwrap();
     let port = here.local_addr().unwrap().port();
     both.send_to(b"x", addr(&format!("[::ffff:127.0.0.1]:{port}"))).await.unwrap();
     assert_eq!(here.recv_from(&mut [0; 2]).await.unwrap().0, 1);
