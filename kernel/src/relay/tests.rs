@@ -1,11 +1,14 @@
 use std::{
+    io,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
     time::timeout,
@@ -16,7 +19,7 @@ use crate::{
     Kind,
     addr::Target,
     component::Incarnation,
-    flow::{BoxStream, Prefixed},
+    flow::{BoxStream, Prefixed, Stream},
     ledger::{Cut, Entry, Ledger},
     session::{Network, Session},
 };
@@ -171,6 +174,64 @@ async fn slow_readers_lose_nothing() {
 async fn streams_without_a_socket_are_copied_intact() {
     for size in [1, 700, 8 * 1024, 64 * 1024, 1 << 20] {
         both_ways(duplex_rig(size), if size == 1 { 10_000 } else { 4 << 20 }, false).await;
+    }
+}
+
+/// A socket that comes to light in one direction only.
+struct OneWay {
+    inner: TcpStream,
+    source: bool,
+}
+
+impl tokio::io::AsyncRead for OneWay {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl tokio::io::AsyncWrite for OneWay {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+impl Stream for OneWay {
+    fn raw_source(&mut self) -> Option<&mut TcpStream> {
+        self.source.then_some(&mut self.inner)
+    }
+
+    fn raw_sink(&mut self) -> Option<&mut TcpStream> {
+        (!self.source).then_some(&mut self.inner)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_direction_is_spliced_while_the_other_is_copied() {
+    for source in [true, false] {
+        let (client, inner_client) = tcp_pair().await;
+        let (inner_server, server) = tcp_pair().await;
+        let near = OneWay { inner: inner_client, source };
+        let (entry, end) = start(Box::new(near), Box::new(inner_server));
+        both_ways(Rig { client, server, entry: entry.clone(), end }, 16 << 20, false).await;
+        let (up, spliced) = (16 << 20, entry.spliced.load(Ordering::Relaxed));
+        let bound = if source { up } else { up / 2 };
+        assert!((bound / 2..=bound).contains(&spliced), "{spliced} bytes spliced");
     }
 }
 
