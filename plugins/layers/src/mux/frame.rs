@@ -230,6 +230,9 @@ mod tests {
 
     use super::*;
 
+    /// Emits a frame of a stream with a length, a number and a truth value.
+    type Emit = fn(Dialect, u32, u16, u32, bool, &mut Vec<u8>);
+
     #[test]
     fn frames_look_as_in_go() {
         let mut out = Vec::new();
@@ -260,7 +263,7 @@ mod tests {
         fn parsing_undoes_emitting(yamux: bool, id: u32, len: u16, number: u32, answer: bool) {
             let dialect = if yamux { Dialect::Yamux } else { Dialect::Smux };
             let plain = Frame { id, ..Frame::default() };
-            let cases: [(Frame, fn(Dialect, u32, u16, u32, bool, &mut Vec<u8>)); 9] = [
+            let cases: [(Frame, Emit); 9] = [
                 (Frame { half: id != 0, ..plain }, |d, id, _, _, _, out| d.half(id, out)),
                 (Frame { syn: true, ..plain }, |d, id, _, _, _, out| d.open(id, out)),
                 (Frame { ack: true, ..plain }, |d, id, _, _, _, out| d.accept(id, out)),
