@@ -42,7 +42,6 @@ pub fn at_start(
 ///
 /// # Errors
 /// Never.
-#[expect(clippy::unnecessary_wraps, reason = "ends every `parse`")]
 pub fn done(spec: impl Spec) -> Result<Arc<dyn Spec>, ConfigError> {
     Ok(Arc::new(spec))
 }
