@@ -87,7 +87,9 @@ pub(super) fn covering(cells: &[Cell]) -> Vec<Cell> {
         let adds = |cell: &&Cell| pairs(**cell).filter(|pair| open.contains(pair)).count();
         // Of equals the last one wins: from the far end, so that it is the first.
         let Some(best) = cells.iter().rev().max_by_key(adds).copied() else { break };
-        pairs(best).for_each(|pair| drop(open.remove(&pair)));
+        for pair in pairs(best) {
+            open.remove(&pair);
+        }
         chosen.push(best);
     }
     chosen
