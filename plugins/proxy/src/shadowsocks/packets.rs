@@ -257,9 +257,7 @@ impl PacketIo for Client {
                         None => false,
                     }
                 }
-                (None, Family::Stream(_)) => {
-                    datagram::seal_stream(batch, index, &keys.own, peer)
-                }
+                (None, Family::Stream(_)) => datagram::seal_stream(batch, index, &keys.own, peer),
                 (None, _) => datagram::seal_aead(batch, index, &keys.own, peer),
             };
             batch.set_peer(index, server.clone());
