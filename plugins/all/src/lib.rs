@@ -30,6 +30,7 @@ const PROMISED: &[(bool, Kind, &str)] = &[
     (cfg!(feature = "vmess"), Kind::Outbound, "vmess"),
     (cfg!(feature = "ssm-api"), Kind::Service, "ssm-api"),
     (cfg!(feature = "wireguard"), Kind::Endpoint, "wireguard"),
+    (cfg!(feature = "wireguard"), Kind::Outbound, "wireguard"),
     (cfg!(feature = "dns-in"), Kind::Inbound, "dns"),
     (cfg!(feature = "dns-out"), Kind::Outbound, "dns"),
     (cfg!(feature = "dns-local"), Kind::DnsServer, "local"),

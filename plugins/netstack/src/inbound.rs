@@ -36,13 +36,26 @@ pub struct Inbound {
     own: Vec<IpNet>,
     udp_timeout: Duration,
     keep: OnceLock<Weak<dyn Any + Send + Sync>>,
+    refuses: bool,
 }
 
 impl Inbound {
     /// An inbound of that instance. Connections to an address of `own` go to the loopback address of this machine.
     #[must_use]
     pub fn new(cx: BuildCx, own: Vec<IpNet>, udp_timeout: Duration) -> Self {
-        Self { cx: ArcSwap::from_pointee(cx), own, udp_timeout, keep: OnceLock::new() }
+        Self {
+            cx: ArcSwap::from_pointee(cx),
+            own,
+            udp_timeout,
+            keep: OnceLock::new(),
+            refuses: false,
+        }
+    }
+
+    /// The same for nobody: whoever comes is refused.
+    #[must_use]
+    pub fn refusing(self) -> Self {
+        Self { refuses: true, ..self }
     }
 
     /// Flows keep that alive, as long as it lives when they begin. Said once.
@@ -91,6 +104,9 @@ impl Inbound {
 
 impl Handler for Inbound {
     fn screen(&self, transport: Transport, source: SocketAddr, target: SocketAddr) -> Screen {
+        if self.refuses {
+            return Screen::Reset;
+        }
         let cx = self.cx.load();
         // One that was taken away takes nothing new.
         if cx.cancel.is_cancelled() || serve::permits().available_permits() == 0 {

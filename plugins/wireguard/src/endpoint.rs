@@ -46,7 +46,7 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     if !options.dial.detour.is_empty() && options.listen_port != 0 {
         return Err(raw.invalid("`listen_port` is conflict with `detour`"));
     }
-    let spec = WireGuard::new(options).map_err(|error| raw.invalid(error.to_string()))?;
+    let spec = WireGuard::new(options, true).map_err(|error| raw.invalid(error.to_string()))?;
     done(spec)
 }
 
@@ -55,6 +55,7 @@ pub(crate) struct WireGuard {
     options: WireGuardOptions,
     key: Key,
     peers: Vec<Config>,
+    serves: bool,
 }
 
 impl std::fmt::Debug for WireGuard {
@@ -65,7 +66,11 @@ impl std::fmt::Debug for WireGuard {
 }
 
 impl WireGuard {
-    fn new(options: WireGuardOptions) -> Result<Self, BuildError> {
+    /// Checks options. `serves`: clients behind the tunnel may come in.
+    ///
+    /// # Errors
+    /// What is wrong, in the reference's words where it has some.
+    pub(crate) fn new(options: WireGuardOptions, serves: bool) -> Result<Self, BuildError> {
         let wrong = |text: &str| BuildError::options(text.to_owned());
         if options.private_key.expose().is_empty() {
             return Err(wrong("missing private key"));
@@ -79,7 +84,7 @@ impl WireGuard {
         if options.system {
             return Err(BuildError::NotInBuild("option `system` of endpoint wireguard".to_owned()));
         }
-        Ok(Self { options, key, peers })
+        Ok(Self { options, key, peers, serves })
     }
 
     fn plan(&self) -> Plan {
@@ -120,7 +125,7 @@ impl WireGuard {
     /// The device: the one of an instance before this one, if it is the same and sound, with the peers that are
     /// configured now; or a new one.
     async fn device(&self, cx: &BuildCx) -> Result<Arc<Running>, BuildError> {
-        let shelf = format!("wireguard {}", cx.me.tag);
+        let shelf = format!("{} wireguard {}", cx.me.kind.name(), cx.me.tag);
         let plan = self.plan();
         if let Some(left) = cx.plane.vault.left::<Running>(&shelf) {
             if left.is_sound() && left.plan == plan {
@@ -136,7 +141,11 @@ impl WireGuard {
             let setup = Setup { resolve_before_detour: true, ..Setup::default() };
             Dialer::with(&self.options.dial, cx, setup)
         };
-        let inbound = Arc::new(Inbound::new(cx.clone(), self.own(), self.udp_timeout()));
+        let mut inbound = Inbound::new(cx.clone(), self.own(), self.udp_timeout());
+        if !self.serves {
+            inbound = inbound.refusing();
+        }
+        let inbound = Arc::new(inbound);
         let running = Running::start(plan, &self.peers, dialer, inbound, cx).await?;
         cx.plane.vault.leave(&shelf, Arc::downgrade(&running));
         Ok(running)

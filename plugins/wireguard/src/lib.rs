@@ -1,4 +1,4 @@
-//! WireGuard in user space: endpoint `wireguard`.
+//! WireGuard in user space: endpoint `wireguard`, and the outbound of that name in old configurations.
 //!
 //! ```text
 //! app ── TcpStream ──► Netstack ──► Device ──► peer: encrypt ──► Outer (UDP socket, or a detour)
@@ -11,7 +11,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `options`, `endpoint` | configuration, component |
+//! | `options`, `endpoint`, `legacy` | configuration, component, the old outbound |
 //! | `running` | a device at work: tasks, and how long they live |
 //! | [`device`] | data plane: packets between stack and peers, timers |
 //! | `peers` | who there is, and which addresses are whose |
@@ -26,6 +26,8 @@ pub mod device;
 mod endpoint;
 #[cfg(feature = "wireguard")]
 mod keys;
+#[cfg(feature = "wireguard")]
+mod legacy;
 #[cfg(feature = "wireguard")]
 mod options;
 #[cfg(feature = "wireguard")]
