@@ -245,6 +245,8 @@ mod tests {
             server.read_exact(&mut bytes).await.unwrap();
             assert_eq!(bytes, [n; 100]);
             server.write_all(&bytes[..50]).await.unwrap();
+            // What a write could not send at once goes with the flush.
+            server.flush().await.unwrap();
             let mut bytes = [0; 50];
             client.read_exact(&mut bytes).await.unwrap();
         }
