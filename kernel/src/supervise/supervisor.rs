@@ -242,7 +242,7 @@ impl State {
                         live.cancel.cancel();
                     }
                 }
-                me.send_after(Duration::from_millis(20), || Message::Sweep);
+                sweep_soon(me);
                 let _ = reply.send(());
             }
         }
@@ -299,7 +299,7 @@ impl State {
             self.fail(me, &id, why);
         }
         self.forget_users();
-        me.send_after(Duration::from_millis(10), || Message::Sweep);
+        sweep_soon(me);
         told
     }
 
@@ -611,5 +611,13 @@ impl State {
             uptime: self.started.elapsed(),
             components,
         }
+    }
+}
+
+/// Has unused sockets closed. What held them lets go of them when its tasks are dropped, which takes a moment, and longer on a
+/// busy machine: so it is looked at more than once.
+fn sweep_soon(me: &ActorRef<Message>) {
+    for wait in [20, 200, 2000] {
+        me.send_after(Duration::from_millis(wait), || Message::Sweep);
     }
 }
