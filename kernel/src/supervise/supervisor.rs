@@ -617,7 +617,7 @@ impl State {
 /// Has unused sockets closed. What held them lets go of them when its tasks are dropped, which takes a moment, and longer on a
 /// busy machine: so it is looked at more than once.
 fn sweep_soon(me: &ActorRef<Message>) {
-    for wait in [20, 200, 2000] {
+    for wait in [20, 200, 2000, 10_000] {
         me.send_after(Duration::from_millis(wait), || Message::Sweep);
     }
 }

@@ -149,7 +149,7 @@ async fn a_thousand_random_reloads_leave_nothing_behind() -> Result<()> {
     }
     world.clear();
     daemon.reload_ok(&config(&world, 0)).await?;
-    until("descriptors are back", Duration::from_secs(10), async || daemon.running.fds() <= fds)
+    until("descriptors are back", Duration::from_secs(30), async || daemon.running.fds() <= fds)
         .await?;
     let grown = daemon.running.rss().saturating_sub(rss);
     ensure!(grown < 24 << 20, "memory grew by {grown} bytes in {RELOADS} reloads");
