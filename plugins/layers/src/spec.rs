@@ -46,6 +46,15 @@ pub fn done(spec: impl Spec) -> Result<Arc<dyn Spec>, ConfigError> {
     Ok(Arc::new(spec))
 }
 
+/// What a user is called in logs, rules and the ledger: by index without a name.
+#[must_use]
+pub fn user_name(index: usize, name: &str) -> Arc<str> {
+    match name {
+        "" => index.to_string().into(),
+        name => name.into(),
+    }
+}
+
 /// The server that an outbound connects to.
 #[must_use]
 pub fn server(options: &ServerOptions) -> Target {

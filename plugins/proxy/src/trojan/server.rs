@@ -15,7 +15,7 @@ use crosspoint_layers::entrance::{Arrived, EntranceOptions};
 use crosspoint_layers::inbound::{
     Greeter, Inbound, InboundOptions, Refused, Run, Wanted, cut_strangers,
 };
-use crosspoint_layers::spec::{at_start, check, done, server};
+use crosspoint_layers::spec::{at_start, check, done, server, user_name};
 use crosspoint_layers::unpack;
 use crosspoint_schema::decode::{Map, Options as _};
 use crosspoint_schema::options::ServerOptions;
@@ -77,23 +77,19 @@ impl TrojanIn {
     fn users(&self, managed: &[User]) -> Users {
         let managed = managed.iter().filter(|user| !self.configures(&user.name));
         let managed = managed.map(|user| (wire::key(user.secret.expose()), user.name.clone()));
-        let users = self.0.users.iter().enumerate().map(|(at, user)| {
-            let name = if user.name.is_empty() {
-                at.to_string().into()
-            } else {
-                user.name.as_str().into()
-            };
-            (wire::key(user.password.expose()), name)
-        });
+        let users = self
+            .0
+            .users
+            .iter()
+            .enumerate()
+            .map(|(at, user)| (wire::key(user.password.expose()), user_name(at, &user.name)));
         Users(managed.chain(users).collect())
     }
 
     /// Whether a configured user has that name.
     fn configures(&self, name: &str) -> bool {
-        self.0.users.iter().enumerate().any(|(at, user)| match user.name.as_str() {
-            "" => at.to_string() == name,
-            configured => configured == name,
-        })
+        let mut users = self.0.users.iter().enumerate();
+        users.any(|(at, user)| *user_name(at, &user.name) == *name)
     }
 }
 

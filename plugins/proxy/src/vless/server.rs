@@ -16,7 +16,7 @@ use crosspoint_layers::inbound::{
     Greeter, Inbound, InboundOptions, Refused, Wanted, cut_strangers,
 };
 use crosspoint_layers::packets::{mux_cool, packet_addr};
-use crosspoint_layers::spec::{at_start, check, done};
+use crosspoint_layers::spec::{at_start, check, done, user_name};
 use crosspoint_layers::unpack;
 use crosspoint_schema::decode::{Map, Options as _};
 use crosspoint_schema::{ConfigError, RawOptions};
@@ -76,10 +76,7 @@ impl VlessIn {
             (uuid::id(user.secret.expose()), User { name, flow })
         });
         let users = self.0.users.iter().enumerate().map(|(at, user)| {
-            let name = match user.name.as_str() {
-                "" => at.to_string().into(),
-                name => name.into(),
-            };
+            let name = user_name(at, &user.name);
             (uuid::id(user.uuid.expose()), User { name, flow: user.flow.clone() })
         });
         Users(managed.chain(users).collect())
@@ -87,10 +84,8 @@ impl VlessIn {
 
     /// Whether a configured user has that name.
     fn configures(&self, name: &str) -> bool {
-        self.0.users.iter().enumerate().any(|(at, user)| match user.name.as_str() {
-            "" => at.to_string() == name,
-            configured => configured == name,
-        })
+        let mut users = self.0.users.iter().enumerate();
+        users.any(|(at, user)| *user_name(at, &user.name) == *name)
     }
 }
 

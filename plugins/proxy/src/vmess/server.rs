@@ -14,7 +14,7 @@ use crosspoint_layers::inbound::{
     Greeter, Inbound, InboundOptions, Refused, Wanted, cut_strangers,
 };
 use crosspoint_layers::packets::{mux_cool, packet_addr};
-use crosspoint_layers::spec::{at_start, check, done};
+use crosspoint_layers::spec::{at_start, check, done, user_name};
 use crosspoint_layers::unpack;
 use crosspoint_schema::decode::{Map, Options as _};
 use crosspoint_schema::{ConfigError, RawOptions};
@@ -68,12 +68,7 @@ impl VmessIn {
 
     fn users(&self) -> Vec<Entry> {
         let entry = |(at, user): (usize, &super::VmessUser)| {
-            let name = if user.name.is_empty() {
-                at.to_string().into()
-            } else {
-                user.name.as_str().into()
-            };
-            Entry::new(name, user.uuid.expose(), user.alter_id)
+            Entry::new(user_name(at, &user.name), user.uuid.expose(), user.alter_id)
         };
         self.0.users.iter().enumerate().map(entry).collect()
     }
