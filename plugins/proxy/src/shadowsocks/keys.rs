@@ -56,11 +56,7 @@ impl ServerKeys {
         let (users, by_identity) = Default::default();
         let mut keys = Self { method, own, shared, users, by_identity };
         for (at, user) in options.users.iter().enumerate() {
-            let name = if user.name.is_empty() {
-                at.to_string().into()
-            } else {
-                user.name.as_str().into()
-            };
+            let name = crosspoint_layers::spec::user_name(at, &user.name);
             let key = keys.user_key(user.password.expose())?;
             keys.add(User { name, key });
         }

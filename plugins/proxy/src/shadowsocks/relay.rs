@@ -68,8 +68,7 @@ impl Table {
                 return Err(KeyError::MissingPassword);
             }
             let key = method.key(to.password.expose(), "decode psk")?;
-            let name =
-                if to.name.is_empty() { at.to_string().into() } else { to.name.as_str().into() };
+            let name = spec::user_name(at, &to.name);
             let (identity, server) = (key.identity(), spec::server(&to.server));
             let block = block(&key)?;
             by_identity.insert(identity, Destination { name, block, server });
