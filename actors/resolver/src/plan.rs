@@ -10,7 +10,7 @@ use std::{
 use crosspoint_kernel::{
     Tag, component::Dep, net::dial::strategy, resolve::Resolve, snapshot::Namespace,
 };
-use crosspoint_rules::RuleSets;
+use crosspoint_rules::{Index, RuleSets};
 use crosspoint_schema::{
     Config, ConfigError, RawComponent,
     decode::Field,
@@ -44,6 +44,8 @@ pub(crate) struct Server {
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) rules: Vec<Rule>,
+    /// Which of the rules need to be looked at.
+    pub(crate) index: Index,
     pub(crate) settings: Settings,
     /// One cache for each server.
     pub(crate) independent: bool,
@@ -60,6 +62,7 @@ impl Default for Compiled {
     fn default() -> Self {
         Self {
             rules: Vec::new(),
+            index: Index::default(),
             settings: Settings::default(),
             independent: false,
             policy: Some(Policy::default()),
@@ -133,6 +136,7 @@ impl Plan {
             stale: client.optimistic.as_ref().and_then(Optimistic::stale).unwrap_or_default(),
         };
         plan.compiled = Arc::new(Compiled {
+            index: Index::queries(rules.iter().map(|rule| &rule.matcher)),
             rules,
             settings: Settings {
                 strategy: strategy(client.strategy),

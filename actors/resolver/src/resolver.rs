@@ -154,9 +154,9 @@ impl Resolver {
         if let Some(tag) = named {
             return self.named(tag, walk).map(Choice::Ask);
         }
-        while let Some(rule) = self.plan.rules.get(walk.next) {
-            let at = walk.next;
-            walk.next += 1;
+        for at in self.plan.index.candidates(walk.next, facts) {
+            let Some(rule) = self.plan.rules.get(at) else { break };
+            walk.next = at + 1;
             let limit = rule.matcher.has_address_limit();
             if (limit && !walk.addresses) || !rule.matcher.matches(facts) {
                 continue;
@@ -180,6 +180,7 @@ impl Resolver {
                 Action::Predefined(predefined) => return Ok(Choice::Fixed(predefined)),
             }
         }
+        walk.next = self.plan.rules.len();
         let slot = self.default_server.as_ref();
         let slot = slot.ok_or_else(|| ResolveError::NoServer("default".into()))?;
         Ok(Choice::Ask(self.chosen(slot, walk.settings, None, walk.conn)))

@@ -29,6 +29,10 @@ impl DnsMatcher {
         Ok(Self { rule: Rule::dns(rule, sets)?, leak: sets.compat().flag_leak })
     }
 
+    pub(crate) fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
     /// Whether the rule applies to a query, as far as that can be told without the answer.
     pub fn matches(&self, facts: &Facts<'_>) -> bool {
         self.rule.matches_in(facts, &mut State::before_answer())

@@ -100,6 +100,35 @@ async fn an_answer_must_be_accepted() {
     assert_eq!(world.servers["b"].last().queries[0].query_type(), RecordType::TXT);
 }
 
+/// So many rules that an index decides which of them are looked at.
+#[tokio::test(start_paused = true)]
+async fn among_many_rules_the_order_counts() {
+    let world = world();
+    let plain = |from: usize| -> String {
+        (from..from + 40).map(|n| format!(r#"{{"domain": "n{n}", "server": "b"}},"#)).collect()
+    };
+    let rules = format!(
+        r#"{}{{"domain_suffix": "x", "ip_cidr": "192.0.2.0/24", "server": "a"}},
+            {}{{"domain_suffix": ["x", "y"], "action": "route-options", "rewrite_ttl": 5}},
+            {{"ip_cidr": "192.0.2.0/24", "query_type": "A", "server": "b"}},
+            {{"type": "logical", "mode": "or", "rules": [{{"domain": "a.y"}}, {{"domain": "x"}}], "server": "a"}},
+            {}{{"domain_suffix": "y", "action": "reject"}}"#,
+        plain(0),
+        plain(40),
+        plain(80)
+    );
+    let resolver = with_rules(&world, &rules, r#", "disable_cache": true"#);
+    // The first rule for `x` has a name in one group with its prefix: any answer will do.
+    assert_eq!(told(&resolver, "x.", RecordType::A).await, "10.0.0.1 60");
+    // Options, then a server whose answer is not accepted, then the next rule, or none.
+    assert_eq!(told(&resolver, "a.y.", RecordType::A).await, "10.0.0.1 5");
+    assert_eq!((world.count("a"), world.count("b")), (2, 1));
+    assert_eq!(told(&resolver, "a.y.", RecordType::AAAA).await, "No Error");
+    assert_eq!(told(&resolver, "b.y.", RecordType::A).await, "Query Refused");
+    assert_eq!(told(&resolver, "n100.", RecordType::A).await, "198.51.100.2 60");
+    assert_eq!(told(&resolver, "other.", RecordType::A).await, "198.51.100.2 60");
+}
+
 #[tokio::test]
 async fn fake_addresses_are_for_clients_only() {
     let world = world();

@@ -144,3 +144,38 @@ fn cost() {
         index.candidates(0, &facts).find(|at| rules[*at].matches(&facts))
     });
 }
+
+/// A query of which the last of 5,000 rules may or may not say something, with the index and without.
+#[test]
+#[ignore = "measures"]
+fn cost_of_queries() {
+    let matchers: Vec<DnsMatcher> = once("5000 DNS rules are compiled", || {
+        (0..5000)
+            .map(|n| {
+                let options = match n % 5 {
+                    0 => format!(r#"{{"domain": "d{n}.example", "ip_cidr": "10.0.0.0/8", "server": "s"}}"#),
+                    1 => format!(
+                        r#"{{"type": "logical", "mode": "and", "server": "s",
+                            "rules": [{{"domain_suffix": "d{n}.example"}}, {{"query_type": "A"}}]}}"#
+                    ),
+                    _ => format!(r#"{{"domain_suffix": ["d{n}.example", "e{n}.example"], "server": "s"}}"#),
+                };
+                super::dns_rule(&options, &RuleSets::default())
+            })
+            .collect()
+    });
+    let index = once("and filed", || Index::queries(matchers.iter()));
+    let hit = |n: usize| format!("www.d{}.example", n % 5000);
+    let queries: Vec<String> = (0..1000).map(|n| hit(n * 37)).chain(names(7, 1000)).collect();
+    time("a query among 5000 rules", |n| {
+        let facts = Facts::query(None, &queries[n % queries.len()], 1);
+        index.candidates(0, &facts).find(|at| matchers[*at].matches(&facts))
+    });
+    let started = Instant::now();
+    for query in &queries {
+        let facts = Facts::query(None, query, 1);
+        black_box(matchers.iter().position(|matcher| matcher.matches(&facts)));
+    }
+    let each = started.elapsed().as_nanos() as f64 / queries.len() as f64;
+    println!("the same, rule by rule: {each:.0} ns");
+}

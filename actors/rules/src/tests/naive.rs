@@ -19,6 +19,9 @@ pub(super) struct World<'a> {
     pub(super) source: Option<(IpAddr, u16)>,
     pub(super) network: &'a str,
     pub(super) query_type: u16,
+    pub(super) inbound: &'a str,
+    /// For whose server a name is looked up.
+    pub(super) outbound: &'a str,
     /// Rule-sets by tag.
     pub(super) sets: &'a [(String, Vec<HeadlessRule>)],
     pub(super) compat: Compat,
@@ -44,6 +47,8 @@ const PORT: usize = 3;
 #[derive(Default)]
 struct Common<'a> {
     network: &'a [String],
+    inbound: &'a [String],
+    outbound: &'a [String],
     domain: &'a [String],
     suffix: &'a [String],
     keyword: &'a [String],
@@ -79,6 +84,7 @@ macro_rules! common {
 fn of_route(m: &RuleMatchers) -> Common<'_> {
     Common {
         private: m.ip_is_private,
+        inbound: &m.inbound,
         sets: &m.rule_set,
         match_source: m.rule_set_ip_cidr_match_source,
         ..common!(m)
@@ -88,6 +94,8 @@ fn of_route(m: &RuleMatchers) -> Common<'_> {
 fn of_dns(m: &DnsRuleMatchers) -> Common<'_> {
     Common {
         private: m.ip_is_private,
+        inbound: &m.inbound,
+        outbound: &m.outbound,
         sets: &m.rule_set,
         match_source: m.rule_set_ip_cidr_match_source,
         accept_empty: m.rule_set_ip_cidr_accept_empty,
@@ -150,7 +158,10 @@ impl World<'_> {
     fn default(&self, c: &Common<'_>, flags: &mut Flags) -> bool {
         let named = !c.domain.is_empty() || !c.suffix.is_empty() || !c.keyword.is_empty();
         let addressed = (!c.cidr.is_empty() || c.private) && !self.before_answer;
-        let plain = !c.network.is_empty() || c.query_type.is_some();
+        let plain = !c.network.is_empty()
+            || c.query_type.is_some()
+            || !c.inbound.is_empty()
+            || !c.outbound.is_empty();
         let groups = [
             (SOURCE, !c.source_cidr.is_empty()),
             (SOURCE_PORT, !c.source_port.is_empty()),
@@ -172,7 +183,12 @@ impl World<'_> {
         self.group(flags, DESTINATION, addressed, || self.addressed(c, now));
         self.group(flags, PORT, !c.port.is_empty(), || c.port.contains(&self.port));
         flags.compared |= plain;
+        let any_outbound = !self.outbound.is_empty() && c.outbound.iter().any(|tag| tag == "any");
         let plain = (c.network.is_empty() || c.network.iter().any(|n| n == self.network))
+            && (c.inbound.is_empty() || c.inbound.iter().any(|tag| tag == self.inbound))
+            && (c.outbound.is_empty()
+                || any_outbound
+                || c.outbound.iter().any(|tag| tag == self.outbound))
             && c.query_type
                 .as_ref()
                 .is_none_or(|types| self.query_type != 0 && types.contains(&self.query_type));

@@ -31,6 +31,8 @@ struct Random {
     source_port: Vec<u16>,
     network: Vec<String>,
     query_type: Vec<QueryType>,
+    inbound: Vec<String>,
+    outbound: Vec<String>,
     sets: Vec<String>,
     match_source: bool,
     accept_empty: bool,
@@ -45,8 +47,13 @@ fn random() -> impl Strategy<Value = Random> {
     );
     let ports = prop::collection::vec(79u16..81, 1..2);
     let source_ports = prop::collection::vec(prop::sample::select(&[0u16, 7, 40000][..]), 1..2);
-    let rest =
-        (pick(&["tcp", "udp"]), prop::sample::select(&[1u16, 28][..]), pick(&["s", "t", "u"]));
+    let tags = (pick(&["in", "elsewhere"]), pick(&["o", "p", "any"]));
+    let rest = (
+        pick(&["tcp", "udp"]),
+        prop::sample::select(&[1u16, 28][..]),
+        pick(&["s", "t", "u"]),
+        tags,
+    );
     let flags = (any::<[bool; 3]>(), prop::bool::weighted(0.25));
     let mask = any::<u16>();
     (names, addresses, ports, source_ports, rest, flags, mask, any::<u16>()).prop_map(
@@ -67,6 +74,8 @@ fn random() -> impl Strategy<Value = Random> {
                 source_port: keep(has(7), source_port),
                 network: keep(has(8), rest.0),
                 query_type: keep(has(9), vec![QueryType(rest.1)]),
+                inbound: keep(has(12), rest.3.0),
+                outbound: keep(has(13), rest.3.1),
                 // Sets are what this is about.
                 sets: keep(mask & (1 << 10) != 0, rest.2),
                 match_source: has(11),
@@ -89,6 +98,7 @@ impl Random {
             port: self.port.into(),
             source_port: self.source_port.into(),
             network: self.network.into(),
+            inbound: self.inbound.into(),
             rule_set: self.sets.into(),
             rule_set_ip_cidr_match_source: self.match_source,
             invert: self.invert,
@@ -107,6 +117,8 @@ impl Random {
             port: self.port.into(),
             source_port: self.source_port.into(),
             network: self.network.into(),
+            inbound: self.inbound.into(),
+            outbound: self.outbound.into(),
             query_type: self.query_type.into(),
             rule_set: self.sets.into(),
             rule_set_ip_cidr_match_source: self.match_source,
@@ -221,6 +233,7 @@ fn world<'a>(session: &Session, (sets, compat): &'a (Sets, Compat)) -> World<'a>
         port: session.target.port,
         source: Some((session.source.ip(), session.source.port())),
         network: if session.network == Network::Tcp { "tcp" } else { "udp" },
+        inbound: "in",
         sets,
         compat: *compat,
         ..World::default()
@@ -257,10 +270,32 @@ proptest! {
     }
 
     #[test]
+    fn the_index_of_queries_finds_what_a_scan_finds(
+        options in prop::collection::vec(dns_rules(), 24..40), sets in rule_sets(),
+        all in prop::collection::vec((prop::sample::select(&["a.x", "x", "d.b.x", "q", ""][..]), prop::sample::select(&[0u16, 1, 28, 16][..]),
+                                      prop::option::of(connections()), prop::sample::select(&["", "o", "p"][..])), 6),
+    ) {
+        let slots = slots(&sets);
+        let rules: Vec<DnsMatcher> =
+            options.iter().map(|options| DnsMatcher::compile(options, &slots).unwrap()).collect();
+        let index = Index::queries(rules.iter());
+        for (name, kind, client, outbound) in all {
+            let session = client.as_deref().map(session);
+            let facts = Facts::query(session.as_deref(), name, kind).with_outbound(outbound);
+            for next in [0, rules.len() / 2] {
+                let scan = (next..rules.len()).filter(|at| rules[*at].matches(&facts));
+                let found = index.candidates(next, &facts).filter(|at| rules[*at].matches(&facts));
+                prop_assert_eq!(found.collect::<Vec<_>>(), scan.collect::<Vec<_>>(), "{} {:?}", name, client);
+            }
+        }
+    }
+
+    #[test]
     fn queries_match_as_in_the_naive_evaluator(
         options in dns_rules(), sets in rule_sets(), name in prop::sample::select(&["a.x", "x", "d.b.x", "q"][..]),
         kind in prop::sample::select(&[1u16, 28, 16][..]), client in prop::option::of(connections()),
         answer in prop::collection::vec(prop::sample::select(&["10.1.0.1", "8.8.8.8", "192.0.2.1"][..]), 0..3),
+        outbound in prop::sample::select(&["", "o", "q"][..]),
     ) {
         let matcher = DnsMatcher::compile(&options, &slots(&sets)).unwrap();
         let session = client.map(|client| session(&client));
@@ -271,7 +306,8 @@ proptest! {
         (world.name, world.ip, world.port) = (Some(name.to_owned()), None, 0);
         world.query_type = kind;
         world.before_answer = true;
-        let query = Facts::query(session.as_deref(), name, kind);
+        world.outbound = outbound;
+        let query = Facts::query(session.as_deref(), name, kind).with_outbound(outbound);
         let mut flags = Flags::default();
         prop_assert_eq!(matcher.matches(&query), world.dns(&options, &mut flags));
         let answer: Vec<IpAddr> = answer.iter().map(|ip| ip.parse().unwrap()).collect();
