@@ -290,6 +290,23 @@ impl Running {
     pub fn fds(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
     }
+
+    /// What the open descriptors are (a path, `socket`, `anon_inode:[eventpoll]`), sorted, without the numbers that
+    /// tell one of a kind from another.
+    pub fn descriptors(&self) -> Vec<String> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten();
+        let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        let mut all: Vec<_> = links
+            .map(|link| {
+                let link = link.to_string_lossy();
+                link.split_once(":[")
+                    .filter(|(kind, _)| *kind != "anon_inode")
+                    .map_or_else(|| link.clone().into_owned(), |(kind, _)| kind.to_owned())
+            })
+            .collect();
+        all.sort();
+        all
+    }
 }
 
 impl Drop for Running {

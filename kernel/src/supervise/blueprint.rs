@@ -157,8 +157,8 @@ pub struct Blueprint {
     pub shared: BTreeMap<&'static str, serde_json::Value>,
     /// Runs once when the blueprint is committed (log level and the like). Must not block.
     pub on_commit: Box<dyn FnOnce() + Send>,
-    /// At boot, inbounds are built when everything else is in force and this has come; an error ends the start in its
-    /// words. No reload waits for it.
+    /// At boot, inbounds and whatever else listens are built when everything else is in force and this has come; an
+    /// error ends the start in its words. No reload waits for it.
     pub before_inbounds: Option<BoxFuture<'static, Result<(), String>>>,
 }
 

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     Kind,
+    component::{Claim, Claims},
     plugin::start_rank,
     slot::Slot,
     snapshot::{Namespace, Plane, Snapshot},
@@ -189,7 +190,7 @@ pub(super) async fn apply(
         .iter()
         .filter(|(_, action)| matches!(action, Action::Add | Action::Replace))
         .map(|(planned, _)| planned.clone())
-        .partition(|planned| gate.is_some() && planned.id.kind == Kind::Inbound);
+        .partition(|planned| gate.is_some() && listens(planned));
     let deadline = blueprint.settings.supervision.start_deadline;
     let builder = Builder { plane, supervisor, names: &names, epochs: &epochs, deadline, strict };
     let (warmed, unbuilt) = match builder.warm_all(wanted).await {
@@ -267,6 +268,14 @@ pub(super) async fn apply(
         }
     }
     (report, Some(blueprint.shared))
+}
+
+/// Whether it serves anybody: an inbound, or a service or an endpoint with an address of its own.
+fn listens(planned: &Planned) -> bool {
+    let mut claims = Claims::default();
+    planned.spec.claims(&mut claims);
+    let listening = |claim: &Claim| matches!(claim, Claim::TcpListen(..) | Claim::UdpListen(..));
+    planned.id.kind == Kind::Inbound || claims.0.iter().any(listening)
 }
 
 /// Returns when all of it is really in force, new options of running instances, too.

@@ -1,6 +1,8 @@
 //! The supervisor: one actor that owns every component. Its handlers never await; whatever takes
 //! time runs in a task that casts the result back, and stale results are dropped.
 
+mod exchange;
+
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
@@ -10,6 +12,8 @@ use std::{
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tracing::{error, info, warn};
+
+pub(super) use exchange::Exchanged;
 
 use super::{
     blueprint::{ComponentId, Planned, Settings},
@@ -88,13 +92,6 @@ pub(super) enum Message {
     StopAccepting(RpcReplyPort<()>),
     /// Stop services. Answers with their actors.
     StopServices(RpcReplyPort<Vec<ActorRef<LeafMsg>>>),
-}
-
-pub(super) struct Exchanged {
-    id: ComponentId,
-    attempt: u64,
-    result: Result<Warm, (String, Option<Warm>)>,
-    reply: RpcReplyPort<Result<(), String>>,
 }
 
 pub(super) struct Supervisor;
@@ -434,104 +431,6 @@ impl State {
         Some(warm(me.get_cell(), self.plane.clone(), names, planned, epoch, deadline))
     }
 
-    fn restart(
-        &mut self,
-        me: &ActorRef<Message>,
-        id: ComponentId,
-        reply: RpcReplyPort<Result<u64, String>>,
-    ) {
-        let Some(child) = self.children.get_mut(&id) else {
-            let _ = reply.send(Err(format!("no component {id}")));
-            return;
-        };
-        let planned = child.planned.clone();
-        let mut held = Claims::default();
-        planned.spec.claims(&mut held);
-        if child.live.is_some() && held.0.iter().any(|claim| !claim.lendable()) {
-            let me = me.clone();
-            tokio::spawn(async move {
-                let done = me.call(|port| Message::Exchange(planned, port), None).await;
-                let answer = match done {
-                    Ok(ractor::rpc::CallResult::Success(result)) => result.map(|()| 0),
-                    _ => Err("the supervisor did not answer".to_owned()),
-                };
-                let _ = reply.send(answer);
-            });
-            return;
-        }
-        child.attempt += 1;
-        let attempt = child.attempt;
-        let Some(start) = self.warm(me, &id) else { return };
-        let me = me.clone();
-        tokio::spawn(async move {
-            let result = start.await.map(Box::new);
-            let _ = me.cast(Message::Restarted(id, attempt, result, reply));
-        });
-    }
-
-    fn exchange(
-        &mut self,
-        me: &ActorRef<Message>,
-        planned: Planned,
-        reply: RpcReplyPort<Result<(), String>>,
-    ) {
-        let id = planned.id.clone();
-        let Some(child) = self.children.get_mut(&id) else {
-            let _ = reply.send(Err(format!("no component {id}")));
-            return;
-        };
-        child.attempt += 1;
-        let attempt = child.attempt;
-        let fallback = std::mem::replace(&mut child.planned, planned.clone());
-        let old = child.live.take();
-        let epoch = self.epochs.get(&id).copied().unwrap_or(0) + 1;
-        let (plane, me) = (self.plane.clone(), me.clone());
-        let names = plane.snapshot.load().names.clone();
-        let deadline = self.settings.supervision.start_deadline;
-        let spared = self.spared(Some(&id));
-        clear(&fallback, &names, Health::Starting);
-        tokio::spawn(async move {
-            if let Some(old) = old {
-                old.cancel.cancel();
-                let _ = old.actor.stop_and_wait(None, Some(Duration::from_secs(5))).await;
-                drop(old);
-                plane.vault.sweep(|key| spared.contains(&key.addr));
-            }
-            let start = |planned, epoch| {
-                warm(me.get_cell(), plane.clone(), names.clone(), planned, epoch, deadline)
-            };
-            let result = match start(planned, epoch).await {
-                Ok(warm) => Ok(warm),
-                Err(why) => Err((why, start(fallback, epoch).await.ok())),
-            };
-            let _ = me.cast(Message::Exchanged(Box::new(Exchanged { id, attempt, result, reply })));
-        });
-    }
-
-    fn exchanged(&mut self, me: &ActorRef<Message>, done: Exchanged) {
-        let Exchanged { id, attempt, result, reply } = done;
-        let answer = match (self.current(&id, attempt), result) {
-            (true, Ok(warm)) => {
-                self.resume(me, warm);
-                Ok(())
-            }
-            (true, Err((why, Some(old)))) => {
-                self.resume(me, old);
-                Err(format!("{why} (the previous options are in force again)"))
-            }
-            (true, Err((why, None))) => {
-                self.fail(me, &id, why.clone());
-                Err(why)
-            }
-            (false, Ok(warm) | Err((_, Some(warm)))) => {
-                warm.discard();
-                Err("the component changed meanwhile".to_owned())
-            }
-            (false, Err((why, None))) => Err(why),
-        };
-        let _ = reply.send(answer);
-    }
-
     fn tick(&mut self, me: &ActorRef<Message>) {
         me.send_after(self.settings.supervision.pulse, || Message::Tick);
         if !self.stopping {
@@ -547,6 +446,7 @@ impl State {
         if !self.draining.is_empty() {
             self.drain();
         }
+        self.sweep();
         if self.plane.ledger.burst_has_passed() {
             tokio::task::spawn_blocking(crate::relay::give_memory_back);
         }
@@ -575,7 +475,6 @@ impl State {
             old.live.actor.stop(None);
             false
         });
-        self.sweep();
     }
 
     /// Addresses of components that are down and will be back, but for `except`.
@@ -614,10 +513,8 @@ impl State {
     }
 }
 
-/// Has unused sockets closed. What held them lets go of them when its tasks are dropped, which takes a moment, and longer on a
-/// busy machine: so it is looked at more than once.
+/// Has unused sockets closed. What held them lets go of them when its tasks are dropped, which takes a moment: so they are
+/// looked for after one, and then with each tick.
 fn sweep_soon(me: &ActorRef<Message>) {
-    for wait in [20, 200, 2000, 10_000] {
-        me.send_after(Duration::from_millis(wait), || Message::Sweep);
-    }
+    me.send_after(Duration::from_millis(20), || Message::Sweep);
 }

@@ -27,6 +27,8 @@ pub(crate) struct Daemon {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Status {
     pub(crate) generation: u64,
+    /// Listening sockets that the vault holds.
+    pub(crate) sockets: usize,
     pub(crate) components: Vec<Component>,
 }
 
@@ -109,6 +111,28 @@ impl Daemon {
     pub(crate) async fn status(&self) -> Result<Status> {
         let response = self.call(json!({"v": 1, "method": "status"})).await?;
         Ok(serde_json::from_value(response["result"].clone())?)
+    }
+
+    /// The open descriptors once nothing drains, no listening socket is held, and for a second nothing comes or goes:
+    /// a moment after a reload an old instance or our own last request may still hold some.
+    pub(crate) async fn idle_descriptors(&self) -> Result<Vec<String>> {
+        let idle = async || {
+            self.status().await.is_ok_and(|status| {
+                status.sockets == 0 && status.components.iter().all(|row| row.state != "draining")
+            })
+        };
+        until("old instances and their sockets are gone", Duration::from_secs(30), idle).await?;
+        let (mut seen, mut same) = (self.running.descriptors(), 0);
+        for _ in 0..600 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let now = self.running.descriptors();
+            same = if now == seen { same + 1 } else { 0 };
+            seen = now;
+            if same == 20 {
+                return Ok(seen);
+            }
+        }
+        bail!("descriptors come and go: {seen:#?}")
     }
 
     /// Writes the configuration and reloads it. Returns the response, whatever it says.
