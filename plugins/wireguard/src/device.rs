@@ -4,7 +4,6 @@ use std::{
     cell::RefCell,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -17,13 +16,12 @@ use crate::{
     keys::Key,
     outer::Outer,
     peers::{Config, Identity, Peer, Peers},
-    tunnel::{HANDSHAKE, OVERHEAD, Step},
+    tunnel::{HANDSHAKE, OVERHEAD, Step, TICK},
 };
 
-/// How often peers are asked what the time makes due.
-const TICK: Duration = Duration::from_millis(250);
 /// Type of a message, in its first byte.
 const INITIATION: u8 = 1;
+const COOKIE: u8 = 3;
 
 /// A tunnel device: encrypts what the stack sends, decrypts what peers send.
 pub struct Device {
@@ -103,6 +101,15 @@ impl Device {
         self.peers.load_full()
     }
 
+    /// A peer was found at an address.
+    pub(crate) fn found(&self, peer: &Peer, at: SocketAddr) {
+        peer.seen_at(at);
+        let mut buf = [0; HANDSHAKE + OVERHEAD];
+        let mut tunnel = peer.tunnel.lock();
+        let step = tunnel.found(&mut buf);
+        self.reply(peer, at, &step, &mut buf);
+    }
+
     fn flush(&self, peer: &Peer, run: &mut Run) {
         if !run.bytes.is_empty() {
             if let Some(to) = peer.endpoint() {
@@ -175,7 +182,6 @@ impl Device {
         let mut tunnel = peer.tunnel.lock();
         for (from, message) in run {
             let room = message.len().max(HANDSHAKE) + OVERHEAD;
-            let mut answered = false;
             inside.push_within(room, |buf| match tunnel.open(from.ip(), message, buf) {
                 Ok(Step::Inside(len, source)) => {
                     peer.seen_at(*from);
@@ -185,8 +191,11 @@ impl Device {
                     if mine { len } else { 0 }
                 }
                 Ok(step) => {
-                    peer.seen_at(*from);
-                    answered = matches!(step, Step::Network(_));
+                    // A cookie tells nothing of who asked for it, and little of who sent it.
+                    let answer = if step == Step::Done { message } else { &*buf };
+                    if answer.first() != Some(&COOKIE) {
+                        peer.seen_at(*from);
+                    }
                     self.reply(peer, *from, &step, buf);
                     0
                 }
@@ -196,11 +205,11 @@ impl Device {
                 }
             });
             // A session may have come of it: packets were waiting for that.
-            while answered {
+            if tunnel.has_kept() {
                 let mut buf = vec![0; self.mtu.max(HANDSHAKE) + OVERHEAD];
-                let step = tunnel.kept(&mut buf);
-                answered = matches!(step, Step::Network(_));
-                self.reply(peer, *from, &step, &mut buf);
+                while let step @ Step::Network(_) = tunnel.kept(&mut buf) {
+                    self.reply(peer, *from, &step, &mut buf);
+                }
             }
         }
     }

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 
 use crate::{
     keys::{self, Key},
+    names::{LOOK, Names},
     options::WireGuardOptions,
     peers::Config,
     running::{Plan, Running},
@@ -37,8 +38,6 @@ const MTU: u32 = 1408;
 const UDP_TIMEOUT: Duration = Duration::from_secs(300);
 /// More workers than any machine has cores are a mistake.
 const MOST_WORKERS: usize = 1024;
-/// How often peers with names are looked after.
-const LOOK: Duration = Duration::from_secs(15);
 
 fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     let options: WireGuardOptions = raw.parse()?;
@@ -76,8 +75,14 @@ impl WireGuard {
             return Err(wrong("missing private key"));
         }
         let key = keys::parse("private key", options.private_key.expose())?;
-        let peers = options.peers.iter().enumerate();
-        let peers = peers.map(|(at, peer)| Config::new(at, peer)).collect::<Result<_, _>>()?;
+        let mut peers: Vec<Config> = Vec::with_capacity(options.peers.len());
+        for (at, peer) in options.peers.iter().enumerate() {
+            let config = Config::new(at, peer)?;
+            match peers.iter_mut().find(|other| other.key == config.key) {
+                Some(same) => same.also(config),
+                None => peers.push(config),
+            }
+        }
         if options.mtu != 0 && !(576..=65_535).contains(&options.mtu) {
             return Err(wrong("mtu must be between 576 and 65535"));
         }
@@ -211,8 +216,13 @@ impl Control for Handle {
 async fn run(running: Arc<Running>, cx: BuildCx, changed: Arc<Notify>) -> Result<(), Fault> {
     running.inbound.set_instance(cx.clone());
     let look = async {
+        let mut names = Names::default();
         loop {
-            running.find_peers(&cx).await;
+            // A part of the device that panicked is not coming back.
+            if !running.is_sound() {
+                return Err(Fault("tunnel: a task of it has ended".to_owned()));
+            }
+            names.find(&running, &cx).await;
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 () = changed.notified() => {}
@@ -227,7 +237,7 @@ async fn run(running: Arc<Running>, cx: BuildCx, changed: Arc<Notify>) -> Result
     tokio::select! {
         () = cx.cancel.cancelled() => Ok(()),
         why = running.failed() => Err(Fault(format!("tunnel: {why}"))),
-        () = look => Ok(()),
+        fault = look => fault,
         () = beat => Ok(()),
     }
 }

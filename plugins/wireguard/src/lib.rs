@@ -15,6 +15,7 @@
 //! | `running` | a device at work: tasks, and how long they live |
 //! | [`device`] | data plane: packets between stack and peers, timers |
 //! | `peers` | who there is, and which addresses are whose |
+//! | `names` | peers that are configured by name |
 //! | `tunnel` | the protocol towards one peer (boringtun) |
 //! | `outer` | what carries the datagrams |
 //! | `workers` | decryption on several cores |
@@ -28,6 +29,8 @@ mod endpoint;
 mod keys;
 #[cfg(feature = "wireguard")]
 mod legacy;
+#[cfg(feature = "wireguard")]
+mod names;
 #[cfg(feature = "wireguard")]
 mod options;
 #[cfg(feature = "wireguard")]

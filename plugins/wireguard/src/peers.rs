@@ -30,7 +30,7 @@ use crate::{
 pub(crate) struct Config {
     pub(crate) key: Key,
     shared: Option<Key>,
-    keepalive: Option<u16>,
+    pub(crate) keepalive: Option<u16>,
     /// Where it is, if we know.
     pub(crate) endpoint: Option<Target>,
     allowed: Vec<(IpAddr, u8)>,
@@ -72,10 +72,30 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Where it is, if that needs no resolver.
+    fn address(&self) -> Option<SocketAddr> {
+        self.endpoint.as_ref().and_then(Target::socket_addr)
+    }
+
+    /// Takes what another entry says of the same peer: as if both had been said to a WireGuard device one after the
+    /// other.
+    pub(crate) fn also(&mut self, other: Self) {
+        self.shared = other.shared.or(self.shared);
+        self.keepalive = other.keepalive.or(self.keepalive);
+        self.endpoint = other.endpoint.or_else(|| self.endpoint.take());
+        self.allowed.extend(other.allowed);
+        if other.reserved != [0; 3] {
+            self.reserved = other.reserved;
+        }
+    }
+}
+
 /// A peer.
 pub(crate) struct Peer {
     pub(crate) config: Config,
-    pub(crate) tunnel: Mutex<Box<dyn Tunnel>>,
+    /// Keys and sessions: the same for all that the configuration has said of this peer since it has it.
+    pub(crate) tunnel: Arc<Mutex<Box<dyn Tunnel>>>,
     /// Where its last authentic message came from, or where the configuration says that it is.
     endpoint: ArcSwapOption<SocketAddr>,
     /// Payload bytes to it and from it.
@@ -84,6 +104,20 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// The same peer, of which the configuration says something else now.
+    fn changed(&self, config: &Config) -> Self {
+        self.tunnel.lock().set_keepalive(config.keepalive);
+        let moved = config.endpoint.is_some() && config.endpoint != self.config.endpoint;
+        let known = if moved { config.address().map(Arc::new) } else { self.endpoint.load_full() };
+        Self {
+            config: config.clone(),
+            tunnel: self.tunnel.clone(),
+            endpoint: ArcSwapOption::new(known),
+            sent: AtomicU64::new(self.sent.load(Ordering::Relaxed)),
+            received: AtomicU64::new(self.received.load(Ordering::Relaxed)),
+        }
+    }
+
     pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
         self.endpoint.load().as_deref().copied()
     }
@@ -145,7 +179,8 @@ impl Identity {
 }
 
 impl Peers {
-    /// The peers that are configured. Those of `before` that are the same keep their sessions.
+    /// The peers that are configured. Those of `before` keep their sessions, unless the secret that we share with one
+    /// is another now, and are where they were last seen.
     pub(crate) fn new(configs: &[Config], identity: &Identity, before: Option<&Self>) -> Self {
         let mut own = Self {
             by_key: HashMap::new(),
@@ -155,7 +190,11 @@ impl Peers {
         };
         for config in configs {
             let old = before.and_then(|before| before.find(config));
-            let (index, peer) = old.unwrap_or_else(|| own.make(config, identity));
+            let (index, peer) = match old {
+                Some((index, peer)) if peer.config == *config => (index, peer),
+                Some((index, peer)) => (index, Arc::new(peer.changed(config))),
+                None => own.make(config, identity),
+            };
             for (addr, bits) in &config.allowed {
                 if let Ok(network) = IpNetwork::new_truncate(*addr, *bits) {
                     // The last one that names a network has it, as in every WireGuard.
@@ -168,9 +207,10 @@ impl Peers {
         own
     }
 
+    /// The peer with that key and secret.
     fn find(&self, config: &Config) -> Option<(u32, Arc<Peer>)> {
-        let mut peers = self.by_index.iter();
-        let (index, peer) = peers.find(|(_, peer)| peer.config == *config)?;
+        let same = |peer: &Config| peer.key == config.key && peer.shared == config.shared;
+        let (index, peer) = self.by_index.iter().find(|(_, peer)| same(&peer.config))?;
         Some((*index, peer.clone()))
     }
 
@@ -186,11 +226,10 @@ impl Peers {
             index,
             identity.limiter.clone(),
         );
-        let endpoint = config.endpoint.as_ref().and_then(Target::socket_addr).map(Arc::new);
         let peer = Peer {
             config: config.clone(),
-            tunnel: Mutex::new(Box::new(tunnel)),
-            endpoint: ArcSwapOption::new(endpoint),
+            tunnel: Arc::new(Mutex::new(Box::new(tunnel))),
+            endpoint: ArcSwapOption::new(config.address().map(Arc::new)),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
         };

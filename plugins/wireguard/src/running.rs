@@ -1,17 +1,11 @@
 //! A device at work: its tasks, its stack, and how long they live.
 
-use std::{any::Any, net::IpAddr, sync::Arc, time::Duration};
+use std::{any::Any, net::IpAddr, sync::Arc};
 
-use crosspoint_kernel::{
-    BuildError,
-    addr::Host,
-    component::{BuildCx, Dial},
-    net::dial::Dialer,
-};
+use crosspoint_kernel::{BuildError, component::BuildCx, net::dial::Dialer};
 use crosspoint_netstack::{Inbound, Netstack, Packets, Settings};
 use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle};
-use tracing::{debug, error};
 
 use crate::{
     device::{Device, Inward},
@@ -20,9 +14,6 @@ use crate::{
     peers::Config,
     workers::Workers,
 };
-
-/// A session that is older than this is dead (WireGuard: Reject-After-Time).
-const DEAD: Duration = Duration::from_secs(180);
 
 /// What a device is made of; one that differs in any of it is another device.
 #[derive(Clone, PartialEq)]
@@ -42,7 +33,7 @@ pub(crate) struct Running {
     pub(crate) device: Arc<Device>,
     pub(crate) stack: Arc<Netstack>,
     pub(crate) inbound: Arc<Inbound>,
-    dialer: Dialer,
+    pub(crate) dialer: Dialer,
     outer: Arc<Outer>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     broken: watch::Receiver<Option<String>>,
@@ -140,27 +131,6 @@ impl Running {
             Ok(why) => why.clone().unwrap_or_default(),
             // The task has panicked.
             Err(_) => "the receiver failed".to_owned(),
-        }
-    }
-
-    /// Finds the addresses of peers that are configured by name, and whose address is not known or leads
-    /// nowhere any more.
-    pub(crate) async fn find_peers(&self, cx: &BuildCx) {
-        for peer in self.device.peers().iter() {
-            let Some(target) = &peer.config.endpoint else { continue };
-            let Host::Name(name) = &target.host else { continue };
-            let age = peer.tunnel.lock().handshake_age();
-            if peer.endpoint().is_some() && age.is_some_and(|age| age < DEAD) {
-                continue;
-            }
-            match self.dialer.addresses(Dial::internal(target), name).await {
-                Ok(found) => {
-                    let Some(ip) = found.first() else { continue };
-                    debug!(component = %cx.me, "peer {target} is at {ip}");
-                    peer.seen_at((*ip, target.port).into());
-                }
-                Err(why) => error!(component = %cx.me, "resolve endpoint of peer {target}: {why}"),
-            }
         }
     }
 }
