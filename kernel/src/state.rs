@@ -114,8 +114,9 @@ pub trait FakeStore: Send + Sync {
     /// The address of a name.
     fn address(&self, name: &str, family: Family) -> Option<IpAddr>;
     /// `ip` stands for `name` from now on, and for nothing else. The pool is stored in the same transaction, so
-    /// that a crash cannot leave an address that is given out twice.
-    fn assign(&self, ip: IpAddr, name: &str, pool: FakePool);
+    /// that a crash cannot leave an address that is given out twice. Whether it survives a kill of the process already;
+    /// if not, it does after [`State::flush`].
+    fn assign(&self, ip: IpAddr, name: &str, pool: FakePool) -> bool;
     /// Forgets all addresses and starts with that pool.
     fn reset(&self, pool: FakePool);
 }

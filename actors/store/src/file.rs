@@ -17,6 +17,8 @@ use tracing::{error, info, warn};
 
 use crate::{
     StoreError, bbolt, import,
+    journal::{Journal, Record},
+    lately::Lately,
     overlay::{Batch, Key, Overlay, Urgency, Value},
     tables, unix,
 };
@@ -39,6 +41,8 @@ pub(crate) struct File {
     shared: Arc<Shared>,
     /// Device and inode, to know the file again.
     pub(crate) identity: (u64, u64),
+    /// What was found or written of rejected answers.
+    pub(crate) rejected: Lately,
 }
 
 struct Shared {
@@ -61,21 +65,29 @@ impl File {
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let path = absolute(path)?;
         let db = open_or_set_aside(&path)?;
+        let power_cut = guarded(|| tables::is_of_another_boot(&db)).unwrap_or_default();
+        let identity = identity(&path).unwrap_or_default();
+        let (journal, found) = Journal::open(&path, identity);
         let shared = Arc::new(Shared {
             path: path.clone(),
             db: RwLock::new(Some(db)),
-            overlay: Mutex::default(),
+            overlay: Mutex::new(Overlay::new(journal)),
             work: Condvar::new(),
             assigning: Mutex::new(()),
         });
-        let writer = shared.clone();
+        let file = Self { shared, identity, rejected: Lately::default() };
+        // All of it in the first transaction, which is the one that ends the journal.
+        file.replay(found);
+        if power_cut {
+            file.leave_gap();
+        }
+        let writer = file.shared.clone();
         std::thread::Builder::new()
             .name("cache-file".to_owned())
             .stack_size(if cfg!(debug_assertions) { 2 << 20 } else { 512 << 10 })
             .spawn(move || writer.run())
             .map_err(|error| StoreError::io("start the writer of", &path, error))?;
-        let identity = identity(&path).unwrap_or_default();
-        Ok(Self { shared, identity })
+        Ok(file)
     }
 
     /// The newest value of a key.
@@ -103,11 +115,25 @@ impl File {
         }
     }
 
-    /// Removes every fake address, and then writes these values.
-    pub(crate) fn forget_fake(&self, value: (Key, Option<Value>)) {
+    /// Writes values that `record` stands for. Whether they survive a kill from now on.
+    pub(crate) fn put_fake(&self, values: Vec<(Key, Option<Value>)>, record: &Record) -> bool {
+        let mut overlay = self.shared.overlay.lock();
+        let asleep = !overlay.has_work();
+        overlay.filling.puts.extend(values);
+        if asleep {
+            self.shared.work.notify_one();
+        }
+        overlay.journal.as_mut().is_some_and(|journal| journal.append(record))
+    }
+
+    /// Removes every fake address, and then writes a value.
+    pub(crate) fn forget_fake(&self, value: (Key, Option<Value>), record: Option<&Record>) {
         let mut overlay = self.shared.overlay.lock();
         overlay.filling.forget_fake();
         overlay.filling.puts.extend([value]);
+        if let (Some(journal), Some(record)) = (&mut overlay.journal, record) {
+            journal.append(record);
+        }
         self.shared.work.notify_one();
     }
 
@@ -226,6 +252,11 @@ impl Shared {
                     self.open_anew();
                 }
             }
+        }
+        if let Some(db) = self.db.read().as_ref()
+            && let Err(why) = guarded(|| tables::close(db))
+        {
+            warn!("cache-file: close {}: {why}", self.path.display());
         }
     }
 

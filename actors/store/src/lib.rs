@@ -6,7 +6,9 @@
 //! ```
 //! * Who writes waits for nothing: the overlay is a map, and a thread commits it. A kill at any moment loses at most
 //!   what was written within the last second, and never a part of a transaction.
-//! * Who reads waits for no commit.
+//! * Who reads waits for no commit. What was looked up of rejected answers is remembered.
+//! * Fake addresses are in a [`journal`] until they are committed: a kill loses none that a client was told of, and a
+//!   power cut what was given out within the last second, to nobody else.
 //! * A file that is damaged, or that is something else, is set aside under another name and never stops the start.
 //! * A file of the reference ([`bbolt`]) is imported once and kept under another name.
 //!
@@ -16,6 +18,8 @@ pub mod bbolt;
 mod fake;
 mod file;
 mod import;
+mod journal;
+mod lately;
 mod overlay;
 mod stores;
 mod tables;
@@ -179,14 +183,21 @@ impl State for Store {
         if self.options.rejected.is_none() {
             return false;
         }
-        let key = Key::Rejected(self.id.clone(), server.into(), qtype, plain(name));
-        matches!(self.file.get(&key), Some(Value::Until(until)) if until > unix(SystemTime::now()))
+        let until = self.file.rejected.get((&self.id, server, qtype, name), || {
+            let key = Key::Rejected(self.id.clone(), server.into(), qtype, plain(name));
+            match self.file.get(&key) {
+                Some(Value::Until(until)) => until,
+                _ => 0,
+            }
+        });
+        until > unix(SystemTime::now())
     }
 
     fn reject(&self, server: &str, name: &str, qtype: u16) {
         let Some(keep) = self.options.rejected else { return };
         let key = Key::Rejected(self.id.clone(), server.into(), qtype, plain(name));
         let until = unix(SystemTime::now()).saturating_add(keep.as_secs());
+        self.file.rejected.put((&self.id, server, qtype, name), until);
         self.put(key, Value::Until(until), Urgency::Soon);
     }
 

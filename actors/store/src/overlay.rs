@@ -8,6 +8,8 @@ use crosspoint_kernel::{
 };
 use tokio::sync::oneshot;
 
+use crate::journal::Journal;
+
 /// What a value is found by. The first text of those that have one is the `cache_id`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
@@ -104,9 +106,16 @@ pub(crate) struct Overlay {
     waiting_for_write: Vec<oneshot::Sender<()>>,
     /// No more will come.
     pub(crate) closed: bool,
+    /// What is to survive a kill before it is in the file.
+    pub(crate) journal: Option<Journal>,
 }
 
 impl Overlay {
+    /// Nothing, and a journal for what is to come.
+    pub(crate) fn new(journal: Journal) -> Self {
+        Self { journal: Some(journal), ..Self::default() }
+    }
+
     pub(crate) fn find(&self, key: &Key) -> Option<Option<Value>> {
         self.filling.find(key).or_else(|| self.writing.find(key))
     }
@@ -149,6 +158,9 @@ impl Overlay {
             again.extend(filled);
             self.writing = Arc::new(again);
         }
+        if let Some(journal) = &mut self.journal {
+            journal.begin();
+        }
         self.urgent = false;
         let mut waiting = std::mem::take(&mut self.waiting);
         self.waiting_for_write.append(&mut waiting);
@@ -159,6 +171,10 @@ impl Overlay {
     pub(crate) fn end(&mut self, written: bool) {
         if written {
             self.writing = Arc::default();
+            let all = self.filling.is_empty();
+            if let Some(journal) = &mut self.journal {
+                journal.end(all);
+            }
         }
         for waiting in self.waiting_for_write.drain(..) {
             let _ = waiting.send(());

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::LazyLock,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -37,8 +38,10 @@ const FAKE_NAME: TableDefinition<'_, &[u8], &str> = TableDefinition::new("fakeip
 /// (is of IPv6, name) → address.
 const FAKE_ADDRESS: TableDefinition<'_, (bool, &str), &[u8]> =
     TableDefinition::new("fakeip_address");
-/// `range4`, `range6`, `last4`, `last6` → text. The table exists since the first reset.
+/// `range4`, `range6`, `last4`, `last6` → text; [`OPEN`]. The table exists since the first reset.
 const FAKE_POOL: TableDefinition<'_, &str, &str> = TableDefinition::new("fakeip_pool");
+/// While addresses may be given out: in which life of the machine.
+const OPEN: &str = "open";
 
 /// Whether every table that is there has the types of ours.
 pub(crate) fn check(db: &Database) -> Result<(), redb::Error> {
@@ -224,6 +227,7 @@ fn write_fake(txn: &redb::WriteTransaction, batch: &Batch) -> Result<(), redb::E
                 };
                 put("range4", pool.range4.map(|range| prefix(&range)))?;
                 put("range6", pool.range6.map(|range| prefix(&range)))?;
+                put(OPEN, Some(boot().to_owned()))?;
                 put("last4", pool.last4.map(|ip| ip.to_string()))?;
                 put("last6", pool.last6.map(|ip| ip.to_string()))?;
             }
@@ -231,6 +235,43 @@ fn write_fake(txn: &redb::WriteTransaction, batch: &Batch) -> Result<(), redb::E
         }
     }
     Ok(())
+}
+
+/// Whether somebody gave addresses out and did not close the file before the machine ended.
+pub(crate) fn is_of_another_boot(db: &Database) -> Result<bool, redb::Error> {
+    let txn = db.begin_read()?;
+    let Some(table) = open(&txn, FAKE_POOL)? else { return Ok(false) };
+    Ok(table.get(OPEN)?.is_some_and(|found| found.value() != boot()))
+}
+
+/// All is in the file: what is given out next follows what was given out last.
+pub(crate) fn close(db: &Database) -> Result<(), redb::Error> {
+    let read = db.begin_read()?;
+    let Some(table) = open(&read, FAKE_POOL)? else { return Ok(()) };
+    if table.get(OPEN)?.is_none() {
+        return Ok(());
+    }
+    let txn = db.begin_write()?;
+    txn.open_table(FAKE_POOL)?.remove(OPEN)?;
+    txn.commit()?;
+    Ok(())
+}
+
+/// As if the file had been left open in another life of the machine.
+#[cfg(test)]
+pub(crate) fn leave_open(db: &Database) -> Result<(), redb::Error> {
+    let txn = db.begin_write()?;
+    txn.open_table(FAKE_POOL)?.insert(OPEN, "before")?;
+    Ok(txn.commit()?)
+}
+
+/// What tells this life of the machine from others.
+fn boot() -> &'static str {
+    static BOOT: LazyLock<String> = LazyLock::new(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.trim().to_owned()
+    });
+    &BOOT
 }
 
 fn prefix(prefix: &Prefix) -> String {

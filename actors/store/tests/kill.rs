@@ -14,7 +14,7 @@ use crosspoint_store::{Options, Store};
 /// Names the file to the process that is killed.
 const FILE: &str = "CROSSPOINT_STORE_KILL_FILE";
 
-/// What a kill may cost, and a machine that is busy with other tests.
+/// What a kill may cost of everything but fake addresses, and a machine that is busy with other tests.
 const LOST: Duration = Duration::from_millis(1000 + 700);
 
 fn open(path: &Path) -> Store {
@@ -43,7 +43,7 @@ fn victim() {
 }
 
 #[test]
-fn a_kill_costs_a_second_at_most_and_never_half_a_transaction() {
+fn a_kill_costs_a_second_at_most_and_never_half_a_transaction_nor_a_fake_address() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cache.db");
     for wait in [300, 1500, 2111, 2750] {
@@ -76,8 +76,9 @@ fn a_kill_costs_a_second_at_most_and_never_half_a_transaction() {
         let last = last.map_or(0, |ip| u32::from(ip) & 0x1_ffff);
         assert_eq!(entries.len(), usize::try_from(last).unwrap());
         for (at, number) in written {
+            // Of fake addresses nothing is lost at all.
+            assert!(number <= last, "{number} was written {:?} before the end", killed - at);
             if killed - at > LOST {
-                assert!(number <= last, "{number} was written {:?} before the end", killed - at);
                 assert!(store.rejected("dns", &format!("r{number}.test"), 1));
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Addresses are given out one after another and stand for their name until the range is used up. They live in this
 //! process, and in the cache file if it keeps them (`experimental.cache_file.store_fakeip`): then a client is told of an
-//! address only after it is stored, so that no crash makes it stand for another name.
+//! address only when it would survive a kill, so that no crash makes it stand for another name.
 
 mod pool;
 mod ring;
@@ -103,9 +103,9 @@ impl Server {
             return Err(ExchangeError::failed("only IP queries are supported by fakeip"));
         };
         let state = self.plane.state();
-        let (ip, new) =
+        let (ip, kept) =
             self.pool.address(&asked.name, family, &state).map_err(ExchangeError::failed)?;
-        if new && state.fake().is_some() {
+        if !kept {
             let _ = tokio::time::timeout(STORED, state.flush()).await;
         }
         asked.addresses(&[ip])

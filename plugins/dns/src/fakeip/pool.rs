@@ -95,8 +95,8 @@ impl Pool {
         }
     }
 
-    /// The address that stands for `name`, and whether it is new. A new one takes the place of the oldest one once
-    /// all have been given out. `state` is told.
+    /// The address that stands for `name`, and whether it may be told at once: whether `state` keeps nothing, or would
+    /// know it after a kill. A new one takes the place of the oldest one once all have been given out.
     ///
     /// # Errors
     /// There is no range for this family.
@@ -113,16 +113,14 @@ impl Pool {
         let mut book = self.book.lock();
         self.tell(&mut book, state);
         if let Some(ip) = book.addresses.get_mut(name).and_then(|pair| *pair.of(family)) {
-            return Ok((ip, false));
+            return Ok((ip, true));
         }
         let last = book.last.of(family);
         let ip = ring.after(last.unwrap_or_else(|| ring.start()));
         *last = Some(ip);
         book.enter(ip, name.into());
-        if let Some(store) = state.fake() {
-            store.assign(ip, name, self.place(&book));
-        }
-        Ok((ip, true))
+        let kept = state.fake().is_none_or(|store| store.assign(ip, name, self.place(&book)));
+        Ok((ip, kept))
     }
 
     /// Tells a state that has come in force since, unless it knows.

@@ -79,11 +79,12 @@ impl FakeStore for File {
     fn address(&self, _: &str, _: Family) -> Option<IpAddr> {
         unreachable!("the pool knows")
     }
-    fn assign(&self, ip: IpAddr, name: &str, pool: FakePool) {
+    fn assign(&self, ip: IpAddr, name: &str, pool: FakePool) -> bool {
         let mut names = self.names.lock();
         names.retain(|other, known| other.is_ipv4() != ip.is_ipv4() || **known != *name);
         names.insert(ip, name.into());
         *self.pool.lock() = Some(pool);
+        true
     }
     fn reset(&self, pool: FakePool) {
         self.names.lock().clear();
@@ -113,7 +114,7 @@ fn families_are_numbered_apart() {
     assert_eq!(ask("a", Family::V4), ("198.18.0.3".parse().unwrap(), true));
     assert_eq!(ask("b", Family::V6), ("fc00::3".parse().unwrap(), true));
     assert_eq!(ask("a", Family::V6), ("fc00::4".parse().unwrap(), true));
-    assert_eq!(ask("a", Family::V4), ("198.18.0.3".parse().unwrap(), false));
+    assert_eq!(ask("a", Family::V4), ("198.18.0.3".parse().unwrap(), true));
     let name = |ip: &str| pool.name(ip.parse().unwrap());
     assert_eq!(name("198.18.0.3"), Some(Some("a".into())));
     assert_eq!(name("fc00::3"), Some(Some("b".into())));
