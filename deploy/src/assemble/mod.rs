@@ -172,7 +172,7 @@ pub fn blueprint(input: &Input, extra: Vec<Planned>) -> Result<Blueprint, Failur
     let own = config.crosspoint.clone().unwrap_or_default();
     let default_outbound = default_outbound(config, &route, &components);
     let strict = input.strict || own.strict;
-    let draft = input.library.plan(config);
+    let draft = input.library.plan(config, strict);
     let sets = draft.sets();
     let rules = crosspoint_router::Rules::compile(&route, config, &sets)?;
     draft.load(input.lenient && !strict)?;

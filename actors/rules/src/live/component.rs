@@ -57,8 +57,8 @@ impl Spec for SetSpec {
             }
             Origin::Remote { options, .. } => options.to_map(),
         };
-        // The format and the compatibility switches count as well.
-        out.insert("fingerprint".to_owned(), format!("{:?}", self.set.fingerprint).into());
+        // Whether its rules are kept, the format and the compatibility switches count as well.
+        out.insert("fingerprint".to_owned(), format!("{:?} {}", self.set.fingerprint, self.set.named).into());
         out
     }
 

@@ -12,7 +12,10 @@ use crosspoint_kernel::{
     snapshot::Plane,
     supervise::Planned,
 };
-use crosspoint_schema::{Config, ConfigError, options::RuleSet};
+use crosspoint_schema::{
+    Config, ConfigError,
+    options::{RuleSet, RuleSetSource},
+};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -82,9 +85,10 @@ impl Library {
     }
 
     /// Slots for the sets that rules of a configuration refer to: those in force where the options are equal. No file
-    /// is read yet.
+    /// is read yet. With `strict`, remote sets that no rule refers to are downloaded, too, as by the reference, whose
+    /// start fails with any of them.
     #[must_use]
-    pub fn plan(&self, config: &Config) -> Draft {
+    pub fn plan(&self, config: &Config, strict: bool) -> Draft {
         let options = config.route.as_ref().map(|route| route.rule_set.clone()).unwrap_or_default();
         let compat = Compat::of(config);
         let wanted = references::of(config);
@@ -100,16 +104,18 @@ impl Library {
                 duplicate.get_or_insert(error);
                 continue;
             }
-            if !wanted.contains(tag) {
+            let named = wanted.contains(tag);
+            let remote = matches!(options.source, RuleSetSource::Remote(_));
+            if !named && !(strict && remote) {
                 continue;
             }
             let fingerprint = Fingerprint::of(options, compat);
-            let before = in_force.get(tag);
+            let before = in_force.get(tag).filter(|before| before.named == named);
             if let Some(same) = before.filter(|before| before.fingerprint == fingerprint) {
                 sets.push(same.clone());
                 continue;
             }
-            let set = LiveSet::new(index, options, fingerprint, compat);
+            let set = LiveSet::new(index, options, fingerprint, compat, named);
             if let Some(before) = before {
                 set.inherit(before);
             }
@@ -172,7 +178,7 @@ impl Draft {
             };
             let set = set.unwrap_or_else(|| {
                 let fingerprint = Fingerprint::of(options, self.compat);
-                Arc::new(LiveSet::new(index, options, fingerprint, self.compat))
+                Arc::new(LiveSet::new(index, options, fingerprint, self.compat, false))
             });
             let result = match &set.origin {
                 Origin::Inline => set.put_inline(options),
@@ -194,7 +200,7 @@ impl Draft {
     #[must_use]
     pub fn missing_detour(&self, exists: impl Fn(&str) -> bool) -> Option<ConfigError> {
         self.options.iter().enumerate().find_map(|(index, options)| {
-            let crosspoint_schema::options::RuleSetSource::Remote(remote) = &options.source else {
+            let RuleSetSource::Remote(remote) = &options.source else {
                 return None;
             };
             let detour = remote.download_detour.as_str();

@@ -13,9 +13,9 @@
 //! | remote | out of the cache file, else by a download that nobody waits for | downloads, by the update interval |
 //!
 //! A set without rules matches nothing. Its component says why: it is degraded while the first download goes on, fails
-//! with it, and the supervisor starts it anew with its usual backoff; at a strict start all inbounds wait for it. A set
-//! that once had rules keeps them until there are better ones. Sets that no rule refers to are read once, to find
-//! mistakes, and forgotten.
+//! with it, and the supervisor starts it anew with its usual backoff; at a strict start all that listens waits for it. A
+//! set that once had rules keeps them until there are better ones. Sets that no rule refers to are read once, to find
+//! mistakes, and forgotten; remote ones are not downloaded, unless the start is strict.
 
 mod component;
 mod file;

@@ -66,9 +66,11 @@ pub(super) struct Known {
     pub(super) etag: String,
 }
 
-/// A rule-set that a rule refers to.
+/// A rule-set of a configuration.
 #[derive(Debug)]
 pub(super) struct LiveSet {
+    /// A rule refers to it. The rules of any other set are looked at to find mistakes, and forgotten.
+    pub(super) named: bool,
     /// Its place in the configuration that brought it.
     pub(super) index: usize,
     pub(super) fingerprint: Fingerprint,
@@ -85,6 +87,7 @@ impl LiveSet {
         options: &RuleSet,
         fingerprint: Fingerprint,
         compat: Compat,
+        named: bool,
     ) -> Self {
         let format = options.format.unwrap_or_default();
         let origin = match &options.source {
@@ -93,6 +96,7 @@ impl LiveSet {
             RuleSetSource::Remote(remote) => Origin::Remote { options: remote.clone(), format },
         };
         Self {
+            named,
             index,
             fingerprint,
             origin,
@@ -128,7 +132,7 @@ impl LiveSet {
     /// Puts rules in force.
     pub(super) fn put(&self, rules: Rules) -> Result<(), String> {
         let compiled = Compiled::new(rules, self.compat).map_err(|error| error.to_string())?;
-        self.slot.store(Arc::new(compiled));
+        self.slot.store(Arc::new(if self.named { compiled } else { Compiled::default() }));
         Ok(())
     }
 

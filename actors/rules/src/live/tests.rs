@@ -108,7 +108,7 @@ fn equal_options_keep_the_slot() {
     let library = Library::default();
     let inline = |domain: &str| {
         let set = format!(r#"{{"tag": "a", "rules": [{{"domain": "{domain}"}}]}}"#);
-        library.plan(&config(&with_sets(r#""a""#, &set)))
+        library.plan(&config(&with_sets(r#""a""#, &set)), false)
     };
     let first = inline("one");
     first.load(false).unwrap();
@@ -128,7 +128,7 @@ fn equal_options_keep_the_slot() {
 #[test]
 fn what_no_rule_refers_to_is_read_and_forgotten() {
     let sets = r#"{"tag": "a", "rules": [{"domain": "a"}]}, {"tag": "b", "rules": [{"domain_regex": "("}]}"#;
-    let draft = Library::default().plan(&config(&with_sets(r#""a""#, sets)));
+    let draft = Library::default().plan(&config(&with_sets(r#""a""#, sets)), false);
     assert!(draft.sets().get("b").is_none());
     let error = draft.load(true).unwrap_err();
     assert!(
@@ -147,7 +147,7 @@ fn mistakes() {
     let local = format!(r#"{{"type": "local", "tag": "a", "path": "{path}"}}"#);
     let remote = r#"{"type": "remote", "tag": "a", "format": "binary", "url": "http://x", "download_detour": "no"}"#;
     let load = |sets: &str, lenient| {
-        let draft = Library::default().plan(&config(&with_sets(r#""a""#, sets)));
+        let draft = Library::default().plan(&config(&with_sets(r#""a""#, sets)), false);
         let loaded = draft.load(lenient).map_err(|error| error.summary());
         (loaded, draft)
     };
@@ -173,9 +173,13 @@ fn mistakes() {
 
 /// Starts a kernel whose components are the sets of the configuration in `text`, which a reload reads anew.
 async fn start(library: &Library, text: Arc<Mutex<String>>) -> Handle {
+    start_with(library, text, false).await
+}
+
+async fn start_with(library: &Library, text: Arc<Mutex<String>>, strict: bool) -> Handle {
     let library = library.clone();
     let loader: Loader = Arc::new(move || {
-        let draft = library.plan(&config(&text.lock()));
+        let draft = library.plan(&config(&text.lock()), strict);
         let loaded = draft.load(true);
         loaded.map_err(|error| crosspoint_kernel::supervise::LoadError(error.to_string()))?;
         let supervision = Supervision {
@@ -227,7 +231,7 @@ async fn a_file_is_watched_and_a_bad_one_changes_nothing() {
     };
     assert!(eventually(failed).await);
     write(&path, "one");
-    let slot = library.plan(&config(&text)).sets().get("a").unwrap().clone();
+    let slot = library.plan(&config(&text), false).sets().get("a").unwrap().clone();
     assert!(eventually(async || slot_matches(&slot, "one")).await);
     std::fs::write(&path, "{").unwrap();
     tokio::time::sleep(Duration::from_millis(2500)).await;
@@ -254,7 +258,7 @@ async fn a_download_is_waited_for_by_nobody_and_repeated() {
         why,
         r#"initialize rule-set[0]: initial rule-set: a: Get "http://x": the server is down"#
     );
-    let slot = library.plan(&config(&text.lock())).sets().get("a").unwrap().clone();
+    let slot = library.plan(&config(&text.lock()), false).sets().get("a").unwrap().clone();
     assert_eq!(slot.generation(), 0);
     server.say(r#"{"version": 1, "rules": [{"domain": "one"}]}"#);
     assert!(eventually(async || slot_matches(&slot, "one")).await);
@@ -271,8 +275,40 @@ async fn a_download_is_waited_for_by_nobody_and_repeated() {
     *text.lock() = set("1h");
     let report = handle.reload().await.unwrap();
     assert_eq!(report.error, None);
-    let next = library.plan(&config(&text.lock())).sets().get("a").unwrap().clone();
+    let next = library.plan(&config(&text.lock()), false).sets().get("a").unwrap().clone();
     assert!(!Arc::ptr_eq(&next, &slot) && slot_matches(&next, "one"));
+    handle.drain(Duration::ZERO).await;
+}
+
+/// At a strict start, the sets that no rule refers to come as well. Their rules are not kept.
+#[tokio::test]
+async fn strict_downloads_all_sets() {
+    let server = Server::default();
+    let library = server.library();
+    let sets = r#"{"type": "remote", "tag": "a", "format": "source", "url": "http://x"},
+        {"type": "remote", "tag": "b", "format": "source", "url": "http://y"}"#;
+    let named = |tags: &str| config(&with_sets(tags, sets));
+    let draft = library.plan(&named(r#""a""#), true);
+    assert_eq!((draft.components().count(), draft.is_waiting()), (2, true));
+    assert_eq!(library.plan(&named(r#""a""#), false).components().count(), 1);
+    let text = Arc::new(Mutex::new(with_sets(r#""a""#, sets)));
+    let handle = start_with(&library, text.clone(), true).await;
+    let why = library.settled().await.unwrap_err();
+    assert!(why.starts_with("initialize rule-set["), "{why}");
+    server.say(r#"{"version": 1, "rules": [{"domain": "one"}]}"#);
+    assert!(eventually(async || library.settled().await.is_ok()).await);
+    let slot = |tags: &str, tag: &str| {
+        library.plan(&named(tags), true).sets().get(tag).unwrap().clone()
+    };
+    assert!(slot_matches(&slot(r#""a""#, "a"), "one"));
+    let spare = slot(r#""a""#, "b");
+    assert!(spare.generation() == 1 && !slot_matches(&spare, "one"));
+    // A rule refers to it now: its rules are needed.
+    assert_eq!(slot(r#"["a", "b"]"#, "b").generation(), 0);
+    *text.lock() = with_sets(r#"["a", "b"]"#, sets);
+    assert_eq!(handle.reload().await.unwrap().error, None);
+    let needed = slot(r#"["a", "b"]"#, "b");
+    assert!(eventually(async || slot_matches(&needed, "one")).await);
     handle.drain(Duration::ZERO).await;
 }
 
@@ -300,7 +336,7 @@ async fn a_set_is_degraded_until_it_arrives() {
     let library = server.library();
     let set = r#"{"type": "remote", "tag": "a", "format": "source", "url": "http://x"}"#;
     let text = with_sets(r#""a""#, set);
-    assert!(library.plan(&config(&text)).is_waiting());
+    assert!(library.plan(&config(&text), false).is_waiting());
     let handle = start(&library, Arc::new(Mutex::new(text.clone()))).await;
     let row = async || handle.status().await.unwrap().components[0].clone();
     let waits = async |why: &str| {
@@ -315,6 +351,6 @@ async fn a_set_is_degraded_until_it_arrives() {
     server.say(r#"{"version": 1, "rules": [{"domain": "one"}]}"#);
     held.notify_one();
     assert!(eventually(async || row().await.state == State::Up).await, "{:?}", row().await);
-    assert!(!library.plan(&config(&text)).is_waiting());
+    assert!(!library.plan(&config(&text), false).is_waiting());
     handle.drain(Duration::ZERO).await;
 }
