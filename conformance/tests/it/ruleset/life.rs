@@ -287,3 +287,64 @@ async fn strict_waits_for_the_first_download() -> Result<()> {
     }
     Ok(())
 }
+
+/// With `--strict`, as in the reference, sets that no rule names are downloaded, too, before anything listens, services
+/// included, and a start fails with them.
+#[tokio::test]
+async fn strict_downloads_what_no_rule_names() -> Result<()> {
+    for subject in [Subject::under_test(), Subject::Reference] {
+        let (dir, lists) = (tempfile::tempdir()?, Lists::default());
+        lists.say(Some("remote.test"));
+        let held = lists.held.clone().lock_owned().await;
+        let url = format!("http://127.0.0.1:{}/set.json", lists.start().await?);
+        let [inbound, managed, service] = [(); 3].map(|()| ports::free());
+        let sets = [
+            json!({"tag": "inline", "rules": [{"domain": "inline.test"}]}),
+            json!({"tag": "spare", "type": "remote", "url": url}),
+        ];
+        let mut config = config(inbound, 9, &sets, &dir.path().join("cache.db"));
+        config["route"]["rules"][0]["rule_set"] = json!("inline");
+        config["inbounds"].as_array_mut().context("inbounds")?.push(json!({
+            "type": "shadowsocks", "tag": "ss", "listen": "127.0.0.1", "listen_port": managed,
+            "method": "2022-blake3-aes-128-gcm", "password": "AAAAAAAAAAAAAAAAAAAAAA==", "managed": true
+        }));
+        config["services"] = json!([{
+            "type": "ssm-api", "listen": "127.0.0.1", "listen_port": service, "servers": {"/": "ss"}
+        }]);
+        if subject.is_reference() {
+            config.as_object_mut().map(|config| config.remove("crosspoint"));
+        } else {
+            config["crosspoint"]["strict"] = true.into();
+        }
+        let launch = || {
+            Ok::<_, anyhow::Error>(
+                subject.launch(&config)?.ready([Ready::Tcp(inbound), Ready::Tcp(service)]),
+            )
+        };
+        let mut daemon = launch()?.spawn()?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for port in [inbound, managed, service] {
+            let early = TcpStream::connect(("127.0.0.1", port)).await;
+            ensure!(
+                early.is_err(),
+                "{} listens on {port} already: {}",
+                subject.name(),
+                daemon.log()
+            );
+        }
+        drop(held);
+        daemon.wait_ready(Duration::from_secs(10)).await?;
+        ensure!(!passes(inbound, "inline.test").await?, "{}", daemon.log());
+        drop(daemon);
+        // It comes out of the cache file from now on; without that, the start fails.
+        lists.say(None);
+        launch()?.start().await?;
+        std::fs::remove_file(dir.path().join("cache.db"))?;
+        let mut daemon = launch()?.spawn()?;
+        let end = daemon.wait_exit(Duration::from_secs(10)).await?;
+        let words = "start service: initialize rule-set[1]: initial rule-set: spare: unexpected status: 503";
+        let log = daemon.log();
+        ensure!(end.code() == Some(1) && log.contains(words), "{}: {end:?} {log}", subject.name());
+    }
+    Ok(())
+}
