@@ -8,7 +8,8 @@
 //! - [`process`]: a child process with a directory, a log and an end that is certain.
 //! - [`net`]: origins, clients and traffic suites.
 //! - [`curl`]: the machine's own `curl`.
-//! - [`netns`]: network namespaces without a route out, for root.
+//! - [`netns`]: network namespaces without a route out, for root; [`star`]: hosts that reach a hub and not each other.
+//! - [`tailnet`]: a control server for Tailscale's nodes, clients of DERP and STUN.
 //! - [`golden`]: the table of recorded verdicts of the reference.
 //! - [`workspace`]: what the guards read of the repository.
 //! - [`loud`]: lines that reach the terminal though the test harness captures output.
@@ -21,5 +22,7 @@ pub mod netns;
 pub mod peers;
 pub mod ports;
 pub mod process;
+pub mod star;
 pub mod subject;
+pub mod tailnet;
 pub mod workspace;

@@ -71,7 +71,7 @@ impl Lab {
 }
 
 impl Netns {
-    fn add(name: String, net: u8, host: u8) -> Result<Self> {
+    pub(crate) fn add(name: String, net: u8, host: u8) -> Result<Self> {
         ip(&["netns", "add", &name])?;
         let v6 = Ipv6Addr::new(0xfd00, 0x77, u16::from(net), 0, 0, 0, 0, u16::from(host));
         let netns = Self { name, v4: Ipv4Addr::new(10, 77, net, host), v6 };
@@ -167,7 +167,7 @@ impl Drop for Netns {
     }
 }
 
-fn ip(args: &[&str]) -> Result<()> {
+pub(crate) fn ip(args: &[&str]) -> Result<()> {
     let output = Command::new("ip").args(args).output().context("start `ip`")?;
     if !output.status.success() {
         bail!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());

