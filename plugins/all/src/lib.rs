@@ -28,6 +28,7 @@ const PROMISED: &[(bool, Kind, &str)] = &[
     (cfg!(feature = "vless"), Kind::Outbound, "vless"),
     (cfg!(feature = "vmess"), Kind::Inbound, "vmess"),
     (cfg!(feature = "vmess"), Kind::Outbound, "vmess"),
+    (cfg!(feature = "derp"), Kind::Service, "derp"),
     (cfg!(feature = "ssm-api"), Kind::Service, "ssm-api"),
     (cfg!(feature = "wireguard"), Kind::Endpoint, "wireguard"),
     (cfg!(feature = "wireguard"), Kind::Outbound, "wireguard"),

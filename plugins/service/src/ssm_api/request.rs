@@ -3,6 +3,8 @@
 use crosspoint_schema::decode::Secret;
 use serde_json::Value;
 
+use crate::escape;
+
 /// What a path names behind the prefix of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
@@ -34,7 +36,7 @@ pub fn route<'p>(prefixes: impl Iterator<Item = &'p str>, path: &str) -> Option<
             if name.is_empty() || name.contains('/') {
                 return None;
             }
-            Resource::User(unescape(name)?)
+            Resource::User(escape::undo(name)?)
         }
     };
     Some((at, resource))
@@ -44,24 +46,6 @@ pub fn route<'p>(prefixes: impl Iterator<Item = &'p str>, path: &str) -> Option<
 #[must_use]
 pub fn prefix(path: &str) -> &str {
     path.trim_end_matches('/')
-}
-
-/// Undoes percent-encoding (RFC 3986 §2.1).
-fn unescape(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let byte = match byte {
-            b'%' => {
-                let mut digit = || char::from(bytes.next()?).to_digit(16);
-                let (high, low) = (digit()?, digit()?);
-                u8::try_from(high * 16 + low).ok()?
-            }
-            byte => byte,
-        };
-        out.push(byte);
-    }
-    String::from_utf8(out).ok()
 }
 
 /// Whether the query asks to begin counting anew.

@@ -19,11 +19,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 pub(crate) use client::client;
 pub(crate) use server::server;
+pub use server::{check, upgraded};
 
 use super::head::AskError;
 
 /// What a server answers to a key (RFC 6455 §4.2.2).
-fn accept_key(key: &[u8]) -> String {
+#[must_use]
+pub fn accept_key(key: &[u8]) -> String {
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat()))
 }

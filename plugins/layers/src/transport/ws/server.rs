@@ -107,7 +107,10 @@ impl WsServer {
 
 /// The key of a request that wants WebSocket, or status and text for one that does not; the order of the checks is that
 /// of the reference (gobwas/ws, `HTTPUpgrader`).
-fn check<'a>(request: &'a Request<'_>) -> Result<&'a [u8], (u16, &'static str)> {
+///
+/// # Errors
+/// That status and text.
+pub fn check<'a>(request: &'a Request<'_>) -> Result<&'a [u8], (u16, &'static str)> {
     let fields = &request.fields;
     if request.method != "GET" {
         return Err((405, "bad HTTP request method"));
@@ -135,6 +138,12 @@ fn check<'a>(request: &'a Request<'_>) -> Result<&'a [u8], (u16, &'static str)> 
     }
 }
 
+/// The bytes in the messages of a connection, at the server: the handshake is over.
+#[must_use]
+pub fn upgraded(stream: BoxStream) -> BoxStream {
+    Box::new(WsStream::new(stream, Role::Server))
+}
+
 impl Server for WsServer {
     fn admit<'a>(
         &'a self,
@@ -150,7 +159,7 @@ impl Server for WsServer {
             })
             .await?;
             let stream = ahead(rest, stream);
-            let stream = ahead(data.into(), Box::new(WsStream::new(stream, Role::Server)));
+            let stream = ahead(data.into(), upgraded(stream));
             Ok(Some(Arrived { stream, alpn, source: from }))
         })
     }
