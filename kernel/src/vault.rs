@@ -29,6 +29,12 @@ pub struct Key {
     pub fixed: u32,
 }
 
+/// Something of the system that would outlive the process: a routing rule, a table of the packet filter.
+pub trait Trace: Send + Sync {
+    /// Takes it away. Nothing happens if it is gone already.
+    fn remove(&self);
+}
+
 /// Lends listening sockets.
 #[derive(Default)]
 pub struct Vault {
@@ -36,6 +42,7 @@ pub struct Vault {
     udp: Mutex<HashMap<Key, Arc<UdpSocket>>>,
     /// What instances leave for those after them, by a name of their choice.
     left: Mutex<HashMap<Box<str>, Weak<dyn Any + Send + Sync>>>,
+    traces: Mutex<Vec<Weak<dyn Trace>>>,
 }
 
 impl Vault {
@@ -75,6 +82,22 @@ impl Vault {
     pub fn left<T: Any + Send + Sync>(&self, name: &str) -> Option<Arc<T>> {
         let what = self.left.lock().get(name)?.upgrade()?;
         what.downcast().ok()
+    }
+
+    /// Remembers something that is to be taken away when the process ends, if it still is there. Then nobody is dropped
+    /// any more.
+    pub fn trace(&self, trace: Weak<dyn Trace>) {
+        let mut traces = self.traces.lock();
+        traces.retain(|trace| trace.strong_count() > 0);
+        traces.push(trace);
+    }
+
+    /// Takes away all that was remembered.
+    pub fn remove_traces(&self) {
+        let traces = std::mem::take(&mut *self.traces.lock());
+        for trace in traces.iter().filter_map(Weak::upgrade) {
+            trace.remove();
+        }
     }
 
     /// Closes sockets that only the vault holds. `keep` protects those of components that are being

@@ -5,8 +5,11 @@
 //! in [`wire`], which is sans-IO), listens for changes, and looks anew when a change has settled. When the way to
 //! the internet has changed, DNS servers are told to let go of their connections; whoever else wants to know waits
 //! for [`Network::reroutes`](crosspoint_kernel::net::monitor::Network::reroutes).
+//!
+//! [`Setup`] is for interfaces of our own (TUN): their size, addresses, routes, and policy rules.
 
 mod look;
+mod setup;
 mod socket;
 pub mod wire;
 
@@ -22,6 +25,7 @@ use crosspoint_kernel::{
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
+pub use self::setup::{ORIGIN, Route, Rule, Setup};
 use self::socket::Events;
 
 /// Type and tag of the component.

@@ -78,7 +78,7 @@ fn matters(message: &Message) -> bool {
     matches!(message, Message::Link { .. } | Message::Address { .. } | Message::DefaultRoute { .. })
 }
 
-/// Asks questions. Blocks for as long as the system takes.
+/// Asks questions and has things done. Blocks for as long as the system takes.
 pub(crate) struct Questions {
     socket: OwnedFd,
     sequence: u32,
@@ -102,10 +102,20 @@ impl Questions {
         Err(io::Error::other("the network keeps changing"))
     }
 
+    /// Has something done that is answered with an acknowledgement.
+    pub(crate) fn act(&mut self, request: impl FnOnce(u32) -> Vec<u8>) -> io::Result<()> {
+        self.sequence += 1;
+        self.exchange(&request(self.sequence)).map(drop)
+    }
+
     fn attempt(&mut self, what: Dump) -> io::Result<Option<Vec<Message>>> {
         self.sequence += 1;
-        let request = wire::request(what, self.sequence);
-        rustix::net::send(self.socket.as_fd(), &request, SendFlags::empty())?;
+        self.exchange(&wire::request(what, self.sequence))
+    }
+
+    /// Sends a request of the current sequence number. `None` if the answer is not of one moment.
+    fn exchange(&mut self, request: &[u8]) -> io::Result<Option<Vec<Message>>> {
+        rustix::net::send(self.socket.as_fd(), request, SendFlags::empty())?;
         let mut answer = Vec::new();
         loop {
             let read =

@@ -2,6 +2,8 @@
 //! `linux/if_addr.h`. Numbers are in the order of this machine. Unknown messages and attributes are passed over,
 //! cut ones end the reading.
 
+pub mod setup;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Groups of changes to listen to: links, addresses and routes of both families (`RTMGRP_*`).
@@ -18,6 +20,8 @@ pub enum Dump {
     Routes4,
     /// Routes of the other one.
     Routes6,
+    /// Policy rules of IPv6.
+    Rules6,
 }
 
 /// One message.
@@ -56,6 +60,8 @@ pub enum Message {
     },
     /// Some other route.
     OtherRoute,
+    /// A policy rule.
+    Rule(Rule),
     /// The answer is complete.
     Done {
         /// It is not of one moment: ask again.
@@ -65,6 +71,19 @@ pub enum Message {
     Error(i32),
     /// Anything else.
     Other,
+}
+
+/// A policy rule that sends what leaves through one interface to one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// The lower, the earlier it is asked; 0 is the one of local addresses.
+    pub priority: u32,
+    /// Name of the interface that sockets are bound to; `None`: any.
+    pub output: Option<Box<str>>,
+    /// Number of the table.
+    pub table: u32,
+    /// Who has made it (`RTPROT_*`).
+    pub origin: u8,
 }
 
 const NLMSG_ERROR: u16 = 2;
@@ -79,6 +98,8 @@ const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWRULE: u16 = 32;
+const RTM_GETRULE: u16 = 34;
 
 const NLM_F_DUMP_INTR: u16 = 0x10;
 /// `NLM_F_REQUEST | NLM_F_ROOT | NLM_F_MATCH`.
@@ -98,6 +119,11 @@ const RTM_F_CLONED: u32 = 0x200;
 /// `RTNH_F_DEAD | RTNH_F_LINKDOWN`.
 const NEXT_HOP_DOWN: u32 = 0x1 | 0x10;
 
+const FRA_PRIORITY: u16 = 6;
+const FRA_TABLE: u16 = 15;
+const FRA_OIFNAME: u16 = 17;
+const FRA_PROTOCOL: u16 = 21;
+
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
@@ -110,6 +136,7 @@ pub fn request(what: Dump, sequence: u32) -> Vec<u8> {
         Dump::Addresses => (RTM_GETADDR, 0, 8),
         Dump::Routes4 => (RTM_GETROUTE, AF_INET, 12),
         Dump::Routes6 => (RTM_GETROUTE, AF_INET6, 12),
+        Dump::Rules6 => (RTM_GETRULE, AF_INET6, 12),
     };
     let mut bytes = Vec::with_capacity(HEADER + body);
     bytes.extend(((HEADER + body) as u32).to_ne_bytes());
@@ -145,6 +172,7 @@ fn message(kind: u16, flags: u16, body: &[u8]) -> Option<Message> {
         RTM_NEWLINK | RTM_DELLINK => link(body, kind == RTM_DELLINK),
         RTM_NEWADDR | RTM_DELADDR => address(body),
         RTM_NEWROUTE | RTM_DELROUTE => Some(route(body).unwrap_or(Message::OtherRoute)),
+        RTM_NEWRULE => rule(body).map(Message::Rule),
         _ => None,
     }
 }
@@ -153,8 +181,7 @@ fn message(kind: u16, flags: u16, body: &[u8]) -> Option<Message> {
 fn link(body: &[u8], gone: bool) -> Option<Message> {
     let (index, flags) = (u32_at(body, 4)?, u32_at(body, 8)?);
     let (_, name) = attributes(body.get(16..)?).find(|(kind, _)| *kind == IFLA_IFNAME)?;
-    let name = name.split(|byte| *byte == 0).next()?;
-    let name = std::str::from_utf8(name).ok()?.into();
+    let name = text(name)?;
     Some(Message::Link { index, name, up: flags & IFF_UP != 0, gone })
 }
 
@@ -200,6 +227,21 @@ fn route(body: &[u8]) -> Option<Message> {
     (table == RT_TABLE_MAIN).then_some(Message::DefaultRoute { v6, index, metric, dead })
 }
 
+/// `struct fib_rule_hdr`: family, destination bits, source bits, TOS, table, two reserved, action, flags (4).
+fn rule(body: &[u8]) -> Option<Rule> {
+    let mut rule = Rule { table: u32::from(*body.get(4)?), ..Rule::default() };
+    for (kind, value) in attributes(body.get(12..)?) {
+        match kind {
+            FRA_PRIORITY => rule.priority = u32_at(value, 0)?,
+            FRA_TABLE => rule.table = u32_at(value, 0)?,
+            FRA_OIFNAME => rule.output = Some(text(value)?),
+            FRA_PROTOCOL => rule.origin = *value.first()?,
+            _ => {}
+        }
+    }
+    Some(rule)
+}
+
 /// The first way that works among several, else the first. `struct rtnexthop`: length (2), flags, hops, index (4).
 fn best_hop(mut rest: &[u8]) -> Option<(u32, bool)> {
     let mut first = None;
@@ -229,6 +271,12 @@ fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         // The two upper bits tell how the value is coded.
         Some((kind & 0x3fff, value))
     })
+}
+
+/// Text up to the first zero.
+fn text(bytes: &[u8]) -> Option<Box<str>> {
+    let bytes = bytes.split(|byte| *byte == 0).next()?;
+    Some(std::str::from_utf8(bytes).ok()?.into())
 }
 
 fn ip(bytes: &[u8]) -> Option<IpAddr> {

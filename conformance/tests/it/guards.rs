@@ -15,7 +15,7 @@ fn rank(folder: &str) -> Option<u8> {
     Some(match folder {
         "schema" => 0,
         "kernel" => 1,
-        "plugins/layers" | "plugins/netstack" | "plugins/tls" => 2,
+        "plugins/layers" | "plugins/netstack" | "plugins/tls" | "plugins/tundev" => 2,
         "plugins/all" => 4,
         "deploy" => 5,
         "conformance" => 6,

@@ -177,8 +177,14 @@ impl Handle {
         cut
     }
 
-    /// Tells services to end, and waits until each has written what it has to write, up to `deadline`.
+    /// Tells services to end, and waits until each has written what it has to write, up to `deadline`. Then takes
+    /// away what components have put into the system.
     pub async fn finish(&self, deadline: Duration) {
+        self.end_services(deadline).await;
+        self.plane.vault.remove_traces();
+    }
+
+    async fn end_services(&self, deadline: Duration) {
         let stop = self.supervisor.call(Message::StopServices, Some(deadline)).await;
         let Ok(CallResult::Success(services)) = stop else { return };
         let all = async {

@@ -16,7 +16,7 @@
 //! | [`Packets`] | a batch of packets |
 //! | [`Inbound`], [`Dialled`] | the faces of an endpoint that has a stack |
 
-mod checksum;
+pub mod checksum;
 mod icmp;
 mod inbound;
 pub mod ip;

@@ -8,7 +8,7 @@ use std::{
 
 use crosspoint_kernel::{
     BoxFuture, BuildError, Kind, Plugin,
-    component::{BuildCx, Change, Claim, Claims, Component, Control, Deps, Fault, Spec},
+    component::{BuildCx, Change, Claim, Claims, Component, Control, Deps, Fault, Outbound, Spec},
     net::dial::{self, Dialer, Setup},
 };
 use crosspoint_layers::spec::{check, done};
@@ -17,7 +17,7 @@ use crosspoint_schema::{
     ConfigError, RawOptions,
     decode::{Map, Options as _},
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use tokio::sync::Notify;
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     options::WireGuardOptions,
     peers::Config,
     running::{Plan, Running},
+    system::{self, Linger, System},
 };
 
 inventory::submit! {
@@ -86,8 +87,8 @@ impl WireGuard {
         if options.mtu != 0 && !(576..=65_535).contains(&options.mtu) {
             return Err(wrong("mtu must be between 576 and 65535"));
         }
-        if options.system {
-            return Err(BuildError::NotInBuild("option `system` of endpoint wireguard".to_owned()));
+        if options.system && !options.name.is_empty() {
+            crosspoint_tundev::check_name(&options.name).map_err(wrong)?;
         }
         Ok(Self { options, key, peers, serves })
     }
@@ -102,7 +103,21 @@ impl WireGuard {
             mtu: usize::try_from(mtu).unwrap_or(usize::MAX),
             workers: self.workers(),
             dial: self.options.dial.clone(),
+            system: self
+                .options
+                .system
+                .then(|| system::settings(&self.options.name, mtu, self.own())),
         }
+    }
+
+    /// Networks of IPv6 that are behind peers.
+    fn behind6(&self) -> Vec<Ipv6Net> {
+        let all = self.options.peers.iter().flat_map(|peer| peer.allowed_ips.iter());
+        let v6 = all.filter_map(|prefix| match prefix.net() {
+            IpNet::V6(net) => Some(net),
+            IpNet::V4(_) => None,
+        });
+        v6.collect()
     }
 
     fn without_peers(&self) -> WireGuardOptions {
@@ -134,11 +149,13 @@ impl WireGuard {
         let plan = self.plan();
         if let Some(left) = cx.plane.vault.left::<Running>(&shelf) {
             if left.is_sound() && left.plan == plan {
-                left.device.set_peers(&self.peers);
+                self.put_peers(&left);
                 return Ok(left);
             }
-            // Two devices cannot share a port; without a port of its own, the old one may live as long as its flows.
-            if plan.listen_port != 0 && left.plan.listen_port == plan.listen_port {
+            // Two devices cannot share a port or an interface; without those, the old one may live as long as its flows.
+            let port = plan.listen_port != 0 && left.plan.listen_port == plan.listen_port;
+            let name = left.system().is_some_and(|system| system.name() == self.options.name);
+            if port || name {
                 left.stop().await;
             }
         }
@@ -151,9 +168,23 @@ impl WireGuard {
             inbound = inbound.refusing();
         }
         let inbound = Arc::new(inbound);
-        let running = Running::start(plan, &self.peers, dialer, inbound, cx).await?;
+        let system = match &plan.system {
+            Some(settings) => Some(System::open(settings, &self.behind6(), self.serves, cx).await?),
+            None => None,
+        };
+        let running = Running::start(plan, &self.peers, dialer, inbound, system, cx).await?;
         cx.plane.vault.leave(&shelf, Arc::downgrade(&running));
         Ok(running)
+    }
+}
+
+impl WireGuard {
+    /// Gives a device the peers that are configured now.
+    fn put_peers(&self, running: &Running) {
+        if let Some(system) = running.system() {
+            system.set_allowed(&self.behind6());
+        }
+        running.device.set_peers(&self.peers);
     }
 }
 
@@ -170,6 +201,9 @@ impl Spec for WireGuard {
         if self.options.listen_port != 0 {
             out.0.push(Claim::Other(format!("UDP port {}", self.options.listen_port).into()));
         }
+        if self.options.system && !self.options.name.is_empty() {
+            out.0.push(Claim::Interface(self.options.name.as_str().into()));
+        }
     }
 
     fn change(&self, next: &dyn Spec) -> Change {
@@ -184,10 +218,16 @@ impl Spec for WireGuard {
         Box::pin(async move {
             let running = self.device(&cx).await?;
             let changed = Arc::new(Notify::new());
-            let outbound = Dialled::new(running.stack.clone(), cx.plane.clone(), running.clone());
+            let outbound: Arc<dyn Outbound> = match running.system() {
+                Some(system) => Arc::new(system::Dialled::new(&system, &cx, running.clone())?),
+                None => {
+                    let (stack, plane) = (running.stack.clone(), cx.plane.clone());
+                    Arc::new(Dialled::new(stack, plane, running.clone()))
+                }
+            };
             let control = Handle { running: Arc::downgrade(&running), changed: changed.clone() };
             Ok(Component {
-                outbound: Some(Arc::new(outbound)),
+                outbound: Some(outbound),
                 control: Some(Box::new(control)),
                 run: Some(Box::pin(run(running, cx, changed))),
                 ..Component::default()
@@ -206,7 +246,7 @@ impl Control for Handle {
     fn reconfigure(&mut self, next: Arc<dyn Spec>) {
         let Some(next) = next.downcast_ref::<WireGuard>() else { return };
         if let Some(running) = self.running.upgrade() {
-            running.device.set_peers(&next.peers);
+            next.put_peers(&running);
             self.changed.notify_one();
         }
     }
@@ -215,6 +255,7 @@ impl Control for Handle {
 /// The work of an instance: it stands for the device, and looks after peers with names.
 async fn run(running: Arc<Running>, cx: BuildCx, changed: Arc<Notify>) -> Result<(), Fault> {
     running.inbound.set_instance(cx.clone());
+    let _linger = Linger::new(&running, cx.cancel.clone());
     let look = async {
         let mut names = Names::default();
         loop {

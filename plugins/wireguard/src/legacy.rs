@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crosspoint_kernel::{
     BoxFuture, BuildError, DialError, Kind, Plugin,
-    component::{BuildCx, Component, Deps, Dial, Outbound, Spec},
+    component::{BuildCx, Claims, Component, Deps, Dial, Outbound, Spec},
     flow::{BoxPacketIo, BoxStream},
     net::dial,
     session::Network,
@@ -160,6 +160,10 @@ impl Spec for Legacy {
 
     fn deps(&self, out: &mut Deps) {
         dial::deps(&self.options.dial, out);
+    }
+
+    fn claims(&self, out: &mut Claims) {
+        self.inner.claims(out);
     }
 
     fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {

@@ -19,6 +19,7 @@
 //! | `tunnel` | the protocol towards one peer (boringtun) |
 //! | `outer` | what carries the datagrams |
 //! | `workers` | decryption on several cores |
+//! | `system` | an interface of the system in place of the stack |
 //! | `keys` | keys in base64 |
 
 #[cfg(feature = "wireguard")]
@@ -39,6 +40,8 @@ mod outer;
 mod peers;
 #[cfg(feature = "wireguard")]
 mod running;
+#[cfg(feature = "wireguard")]
+mod system;
 #[cfg(feature = "wireguard")]
 mod tunnel;
 #[cfg(feature = "wireguard")]

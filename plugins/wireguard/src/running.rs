@@ -12,6 +12,7 @@ use crate::{
     keys::Key,
     outer::{self, Outer},
     peers::Config,
+    system::System,
     workers::Workers,
 };
 
@@ -24,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) mtu: usize,
     pub(crate) workers: usize,
     pub(crate) dial: crosspoint_schema::options::DialOptions,
+    /// An interface of the system.
+    pub(crate) system: Option<crosspoint_tundev::Settings>,
 }
 
 /// A device at work. The component and every flow through it hold it: when the last of them goes, its tasks end and its
@@ -35,6 +38,7 @@ pub(crate) struct Running {
     pub(crate) inbound: Arc<Inbound>,
     pub(crate) dialer: Dialer,
     outer: Arc<Outer>,
+    system: Mutex<Option<Arc<System>>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     broken: watch::Receiver<Option<String>>,
 }
@@ -55,6 +59,7 @@ impl Running {
         peers: &[Config],
         dialer: impl Fn() -> Result<Dialer, BuildError>,
         inbound: Arc<Inbound>,
+        system: Option<Arc<System>>,
         cx: &BuildCx,
     ) -> Result<Arc<Self>, BuildError> {
         let detour = !plan.dial.detour.is_empty();
@@ -69,8 +74,11 @@ impl Running {
             device: device.clone(),
             inside: Packets::new(),
             deliver: {
-                let stack = stack.clone();
-                move |packets: &Packets| stack.input(packets.iter())
+                let (stack, system) = (stack.clone(), system.clone());
+                move |packets: &Packets| match &system {
+                    Some(system) => system.take(packets, &stack),
+                    None => stack.input(packets.iter()),
+                }
             },
         };
         let (mut sink, mut tasks) = Workers::new(inward, plan.workers);
@@ -93,6 +101,9 @@ impl Running {
             async move { stack.run().await }
         };
         tasks.extend([tokio::spawn(receive), tokio::spawn(tick), tokio::spawn(timers)]);
+        if let Some(system) = &system {
+            system.start(device.clone());
+        }
         let tasks = Mutex::new(tasks);
         let running = Arc::new(Self {
             plan,
@@ -101,6 +112,7 @@ impl Running {
             inbound,
             dialer: dialer()?,
             outer,
+            system: Mutex::new(system),
             tasks,
             broken,
         });
@@ -111,10 +123,19 @@ impl Running {
 
     /// Whether all of it still works.
     pub(crate) fn is_sound(&self) -> bool {
-        self.broken.borrow().is_none() && self.tasks.lock().iter().all(|task| !task.is_finished())
+        let interface = self.system().is_none_or(|system| system.is_sound());
+        interface
+            && self.broken.borrow().is_none()
+            && self.tasks.lock().iter().all(|task| !task.is_finished())
     }
 
-    /// Ends the device though flows go through it: they lead nowhere from now on. Its port is free when this returns.
+    /// The interface of the system, if it has one.
+    pub(crate) fn system(&self) -> Option<Arc<System>> {
+        self.system.lock().clone()
+    }
+
+    /// Ends the device though flows go through it: they lead nowhere from now on. Its port and its interface are free when
+    /// this returns.
     pub(crate) async fn stop(&self) {
         let tasks = std::mem::take(&mut *self.tasks.lock());
         self.outer.close();
@@ -122,15 +143,28 @@ impl Running {
             task.abort();
             let _ = task.await;
         }
+        if let Some(system) = self.system() {
+            system.stop().await;
+        }
+        *self.system.lock() = None;
     }
 
     /// Waits until something of it has failed, and says what.
     pub(crate) async fn failed(&self) -> String {
         let mut broken = self.broken.clone();
-        match broken.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_default(),
-            // The task has panicked.
-            Err(_) => "the receiver failed".to_owned(),
+        let outside = async {
+            match broken.wait_for(Option::is_some).await {
+                Ok(why) => why.clone().unwrap_or_default(),
+                // The task has panicked.
+                Err(_) => "the receiver failed".to_owned(),
+            }
+        };
+        match self.system() {
+            None => outside.await,
+            Some(system) => tokio::select! {
+                why = outside => why,
+                why = system.failed() => why,
+            },
         }
     }
 }
