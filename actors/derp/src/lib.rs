@@ -35,5 +35,7 @@ pub mod naclbox;
 mod pump;
 pub mod stun;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 pub use connection::{End, KEEP_ALIVE};
