@@ -53,6 +53,21 @@ RULE = (
 )
 
 
+def derp_frames():
+    frame = lambda kind, body=b"": bytes([kind]) + len(body).to_bytes(4, "big") + body
+    key = bytes(range(32))
+    yield b"\0" + frame(7, b"\1") + frame(4, key + b"TS\xf0\x9f\x92\xac" + bytes(60)) + frame(0x12, bytes(8)) + frame(0x66, b"later")
+    yield b"\0" + frame(0x10) + frame(0x0A, key + key + b"packet") + frame(0x11, key)
+    yield b"\1" + frame(5, key + b"packet") + frame(6) + frame(8, key + b"\1") + frame(9, key + bytes(19)) + frame(0x14, b"text") + frame(0x15, bytes(8))
+    yield b'\2{"meshKey":"' + b"0a" * 32 + b'","version":2,"CanAckPings":true,"IsProber":true}'
+
+
+def derp_stun():
+    tx = bytes(range(12))
+    yield bytes.fromhex("000100142112a442") + tx + bytes.fromhex("802200087461696c6e6f646580280004") + bytes(4)
+    yield bytes.fromhex("0101000c2112a442") + tx + bytes.fromhex("002000080001a14721122b41")
+
+
 def srs():
     # Two keys "a." and "ab" reversed, as a trie: leaves, bitmap, labels.
     words = lambda *values: bytes([len(values)]) + b"".join(v.to_bytes(8, "big") for v in values)
