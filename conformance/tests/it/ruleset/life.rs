@@ -348,3 +348,36 @@ async fn strict_downloads_what_no_rule_names() -> Result<()> {
     }
     Ok(())
 }
+
+/// A set whose server only the detour knows.
+#[tokio::test]
+async fn a_download_takes_its_detour() -> Result<()> {
+    if Subject::under_test().is_reference() {
+        // Its inbounds, through which the detour leads, begin after the download.
+        return Ok(());
+    }
+    let (dir, lists) = (tempfile::tempdir()?, Lists::default());
+    lists.say(Some("remote.test"));
+    let served = lists.start().await?;
+    let ([inbound, back], origin) = (ports::many(), Origin::tcp_echo("127.0.0.1:0").await?);
+    let sets = [json!({
+        "tag": "remote", "type": "remote", "url": "http://lists.invalid/set.json", "download_detour": "way"
+    })];
+    let cache = dir.path().join("cache.db");
+    let mut config = config(inbound, origin.addr().port(), &sets, &cache);
+    let list = |config: &mut Value, path: &str, item: Value| {
+        let list = config.pointer_mut(path).and_then(Value::as_array_mut);
+        list.context("a list").map(|list| list.push(item))
+    };
+    let way = json!({"type": "socks", "tag": "way", "server": "127.0.0.1", "server_port": back});
+    list(&mut config, "/outbounds", way)?;
+    let there = json!({"type": "mixed", "tag": "back", "listen": "127.0.0.1", "listen_port": back});
+    list(&mut config, "/inbounds", there)?;
+    let known = json!({
+        "inbound": "back", "domain": "lists.invalid", "outbound": "direct",
+        "override_address": "127.0.0.1", "override_port": served
+    });
+    list(&mut config, "/route/rules", known)?;
+    let _daemon = start(&config, inbound).await?;
+    blocked(inbound, "remote.test").await
+}
