@@ -67,6 +67,7 @@ impl Dispatch {
         );
         // Entered before anything is awaited, so that a user who is revoked meanwhile is found.
         let entry = self.plane.ledger.register(&session);
+        session.standing = None;
         // Setting up needs much more state than relaying: boxed, so that an idle connection's
         // task does not carry it.
         let outcome =

@@ -2,6 +2,7 @@
 //! component or an operator ends. It survives every component.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 
 use crate::{
-    Kind,
+    Kind, Tag,
     addr::Target,
     component::Incarnation,
     session::{Network, Session},
@@ -135,9 +136,20 @@ impl Entry {
 #[derive(Clone, Default)]
 pub struct Ledger(Arc<Shared>);
 
+/// Whether flows of a user may live on.
+type Keeps = Arc<dyn Fn(Option<&str>) -> bool + Send + Sync>;
+
+/// The instance in force of an inbound with users.
+struct Heir {
+    epoch: u64,
+    keeps: Keeps,
+}
+
 #[derive(Default)]
 struct Shared {
     rolls: Rolls,
+    /// By the tag of the inbound.
+    heirs: Mutex<HashMap<Tag, Heir>>,
     ids: AtomicU64,
     live: Mutex<Slab<Arc<Entry>>>,
     /// Most connections at once since memory was last given back.
@@ -190,7 +202,43 @@ impl Ledger {
         self.0.ids.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Enters a connection.
+    /// From now on `me` says which users of its inbound may have flows: those of all others end, also such as an instance
+    /// before it has let in and enters later, because a handshake was under way.
+    pub fn inherit(
+        &self,
+        me: &Incarnation,
+        keeps: impl Fn(Option<&str>) -> bool + Send + Sync + 'static,
+    ) -> usize {
+        let keeps: Keeps = Arc::new(keeps);
+        let heir = Heir { epoch: me.epoch, keeps: keeps.clone() };
+        // In this order: a connection that is entered meanwhile is found by one or the other.
+        self.0.heirs.lock().insert(me.tag.clone(), heir);
+        self.cut_where(Cut::Revoked, |entry| {
+            entry.inbound.kind == me.kind
+                && entry.inbound.tag == me.tag
+                && !keeps(entry.user.as_deref())
+        })
+    }
+
+    /// Whether a connection's user was revoked before it was entered.
+    fn is_late(&self, session: &Session) -> bool {
+        let user = session.user.as_deref();
+        if session.standing.as_ref().is_some_and(|standing| !standing.holds(user)) {
+            return true;
+        }
+        let inbound = &session.inbound;
+        if inbound.kind != Kind::Inbound {
+            return false;
+        }
+        let heir = {
+            let heirs = self.0.heirs.lock();
+            let heir = heirs.get(&inbound.tag).filter(|heir| heir.epoch != inbound.epoch);
+            heir.map(|heir| heir.keeps.clone())
+        };
+        heir.is_some_and(|keeps| !keeps(user))
+    }
+
+    /// Enters a connection. It is cut at once if its user was revoked meanwhile.
     pub fn register(&self, session: &Session) -> Registered {
         let roll = self.0.rolls.get(&session.inbound.tag);
         let entry = Arc::new(Entry {
@@ -220,6 +268,9 @@ impl Ledger {
         // Who sees it counted must find it to cut.
         if let Some(tally) = &entry.tally {
             tally.begin(&entry);
+        }
+        if self.is_late(session) {
+            entry.cut(Cut::Revoked);
         }
         Registered { shared: self.0.clone(), key, entry }
     }
@@ -277,5 +328,59 @@ impl Ledger {
             down += entry.down.load(Ordering::Relaxed);
         }
         (up, down)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::session::Standing;
+
+    #[derive(Debug, Default)]
+    struct Known(AtomicBool);
+
+    impl Standing for Known {
+        fn holds(&self, user: Option<&str>) -> bool {
+            user.is_some() && self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn inbound(epoch: u64) -> Arc<Incarnation> {
+        let (kind, type_name, tag) = (Kind::Inbound, "test", "in".into());
+        Arc::new(Incarnation { kind, type_name, tag, epoch })
+    }
+
+    fn session(epoch: u64, user: &str) -> Box<Session> {
+        let source = ([127, 0, 0, 1], 9).into();
+        let target = Target::new("a.test", 80);
+        let mut session = Session::new(1, inbound(epoch), Network::Tcp, source, target);
+        session.user = Some(user.into());
+        session
+    }
+
+    #[test]
+    fn who_was_revoked_on_the_way_is_cut_when_entered() {
+        let (ledger, known) = (Ledger::default(), Arc::new(Known::default()));
+        let mut late = session(1, "ann");
+        late.standing = Some(known.clone());
+        assert_eq!(ledger.register(&late).is_cut(), Some(Cut::Revoked));
+        known.0.store(true, Ordering::Relaxed);
+        assert_eq!(ledger.register(&late).is_cut(), None);
+    }
+
+    #[test]
+    fn a_later_instance_says_who_of_an_earlier_one_stays() {
+        let ledger = Ledger::default();
+        let (ann, bob) = (ledger.register(&session(1, "ann")), ledger.register(&session(1, "bob")));
+        assert_eq!(ledger.inherit(&inbound(2), |user| user == Some("ann")), 1);
+        assert_eq!((ann.is_cut(), bob.is_cut()), (None, Some(Cut::Revoked)));
+        // Handshakes that were under way in the one before.
+        let late = |epoch, user| ledger.register(&session(epoch, user)).is_cut();
+        assert_eq!(late(1, "ann"), None);
+        assert_eq!(late(1, "bob"), Some(Cut::Revoked));
+        // The instance itself checks whom it lets in.
+        assert_eq!(late(2, "bob"), None);
     }
 }

@@ -76,6 +76,12 @@ pub struct LegacyInbound {
     pub domain_strategy: Option<crate::resolve::Strategy>,
 }
 
+/// What became of a user between the moment that let a connection in and the one at which it stands in the ledger.
+pub trait Standing: fmt::Debug + Send + Sync {
+    /// Whether the user may still have flows that were let in then.
+    fn holds(&self, user: Option<&str>) -> bool;
+}
+
 /// One connection: who opened it, where it wants to go, and what rules said about it.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -91,6 +97,8 @@ pub struct Session {
     pub target: Target,
     /// The authenticated user.
     pub user: Option<Arc<str>>,
+    /// Asked once the connection stands in the ledger: who revokes a user finds only what stands there.
+    pub standing: Option<Arc<dyn Standing>>,
     /// Sniffed protocol, e.g. `tls`.
     pub protocol: Option<&'static str>,
     /// Sniffed client, e.g. `chromium` or an SSH version.
@@ -129,6 +137,7 @@ impl Session {
             source: SocketAddr::new(source.ip().to_canonical(), source.port()),
             target,
             user: None,
+            standing: None,
             protocol: None,
             client: None,
             domain: None,

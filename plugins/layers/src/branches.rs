@@ -52,11 +52,15 @@ impl Branches {
 
 /// Runs a session that carries connections to its end, or until it is cut: then those that it carries have nothing
 /// under them any more. It stands in the ledger like any connection, so that it ends with its user.
-pub async fn carry<F>(plane: &Arc<Plane>, session: Box<Session>, run: impl FnOnce(Branches) -> F)
-where
+pub async fn carry<F>(
+    plane: &Arc<Plane>,
+    mut session: Box<Session>,
+    run: impl FnOnce(Branches) -> F,
+) where
     F: Future<Output = io::Result<()>>,
 {
     let entry = plane.ledger.register(&session);
+    session.standing = None;
     let carrier: Arc<Session> = session.into();
     let mut work = pin!(run(Branches { plane: plane.clone(), carrier: carrier.clone() }));
     let end = poll_fn(|cx| match entry.poll_cut(cx) {

@@ -3,6 +3,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use arc_swap::{ArcSwap, Guard};
 use crosspoint_kernel::{
     BoxFuture, BuildError,
     addr::Target,
@@ -20,6 +21,7 @@ use tracing::{debug, error};
 use crate::{
     branches::{Branches, carry},
     entrance::{Arrived, Entrance, EntranceOptions, Guests, Host},
+    roster::{Admitted, Roster},
     unpack::Unpack,
 };
 
@@ -28,15 +30,16 @@ pub trait Greeter: Send + Sync + 'static {
     /// Whether the protocol may leave TLS in the middle of a connection.
     const LEAVES_TLS: bool = false;
 
-    /// Reads who a client is and what it wants. Runs under the time limit of handshakes.
+    /// Who may come in.
+    type Users: Roster;
+
+    /// Reads who a client is, one of `users`, and what it wants. Runs under the time limit of handshakes.
     fn greet(
         &self,
+        users: &Self::Users,
         id: u64,
         arrived: Arrived,
     ) -> impl Future<Output = Result<Wanted, Refused>> + Send;
-
-    /// Whether flows of that user, which an instance before this one let in, may live on.
-    fn knows(&self, user: Option<&str>) -> bool;
 }
 
 /// What a client wants.
@@ -96,11 +99,12 @@ pub struct InboundOptions<'a> {
 }
 
 /// A running inbound of a protocol over streams.
-pub struct Inbound<G> {
+pub struct Inbound<G: Greeter> {
     cx: BuildCx,
     entrance: Entrance,
     unpack: Unpack,
     defaults: SessionDefaults,
+    users: ArcSwap<G::Users>,
     greeter: G,
 }
 
@@ -112,12 +116,14 @@ impl<G: Greeter> Inbound<G> {
     pub fn new(
         options: &InboundOptions<'_>,
         greeter: G,
+        users: G::Users,
         cx: &BuildCx,
     ) -> Result<Arc<Self>, BuildError> {
         Ok(Arc::new(Self {
             entrance: Entrance::new(&options.entrance, G::LEAVES_TLS)?,
             unpack: Unpack::new(cx, options.multiplex, options.udp_over_tcp)?,
             defaults: SessionDefaults::new(options.listen),
+            users: ArcSwap::from_pointee(users),
             greeter,
             cx: cx.clone(),
         }))
@@ -126,6 +132,37 @@ impl<G: Greeter> Inbound<G> {
     /// The protocol.
     pub fn greeter(&self) -> &G {
         &self.greeter
+    }
+
+    /// Who may come in.
+    pub fn users(&self) -> Arc<G::Users> {
+        self.users.load_full()
+    }
+
+    /// The same, for a moment.
+    pub fn users_now(&self) -> Guard<Arc<G::Users>> {
+        self.users.load()
+    }
+
+    /// A predecessor may have let users in, and may still do so, that this instance does not know: their flows end.
+    pub fn take_over(self: &Arc<Self>) {
+        let this = Arc::downgrade(self);
+        self.cx.plane.ledger.inherit(&self.cx.me, move |user| {
+            this.upgrade().is_none_or(|inbound| inbound.users_now().has(user))
+        });
+    }
+
+    /// Puts other users in force. Flows of those that are gone or have other secrets end, and nobody else's; also such as
+    /// are under way, because their sessions ask again.
+    pub fn replace_users(&self, next: G::Users) {
+        let next = Arc::new(next);
+        let old = self.users.swap(next.clone());
+        let stays = next.stays(&old);
+        let me = &self.cx.me;
+        self.cx.plane.ledger.cut_where(Cut::Revoked, |entry| {
+            let mine = entry.inbound.kind == me.kind && entry.inbound.tag == me.tag;
+            mine && !stays(entry.user.as_deref())
+        });
     }
 
     /// Takes connections apart and carries them to the router.
@@ -144,8 +181,6 @@ impl<G: Greeter> Inbound<G> {
     /// The listening socket is broken.
     pub async fn run(self: Arc<Self>, listener: Bound<TcpListener>) -> Result<(), Fault> {
         self.entrance.watch(&self.cx);
-        // A predecessor may have had users that this instance does not know.
-        cut_strangers(&self.cx, |user| self.greeter.knows(user));
         serve::tcp(listener, self.cx.clone(), move |accepted| {
             let Accepted { id, stream, peer, permit } = accepted;
             self.clone().serve(id, Box::new(stream), peer, permit)
@@ -153,17 +188,18 @@ impl<G: Greeter> Inbound<G> {
         .await
     }
 
-    /// A session of this inbound.
+    /// A session of this inbound, whose user is one of `users`.
     pub fn session(
-        &self,
+        self: &Arc<Self>,
         id: u64,
         network: Network,
-        source: SocketAddr,
-        target: Target,
+        (source, target): (SocketAddr, Target),
         user: Option<Arc<str>>,
+        users: Arc<G::Users>,
     ) -> Box<Session> {
         let mut session = Session::new(id, self.cx.me.clone(), network, source, target);
         session.user = user;
+        session.standing = Some(Arc::new(Admitted::new(self.clone(), users)));
         self.defaults.apply(&mut session);
         session
     }
@@ -217,17 +253,18 @@ impl<G: Greeter> Inbound<G> {
     ) -> Option<(Conn, Arc<Self>)> {
         let peer = arrived.source.unwrap_or(peer);
         let me = &self.cx.me;
-        match handshake(HANDSHAKE_TIMEOUT, self.greeter.greet(id, arrived)).await {
+        let users = self.users();
+        match handshake(HANDSHAKE_TIMEOUT, self.greeter.greet(&users, id, arrived)).await {
             Ok(Wanted::Flow { target, user, flow }) => {
                 let network = match flow {
                     Flow::Stream(_) => Network::Tcp,
                     Flow::Packet(_) => Network::Udp,
                 };
-                let session = self.session(id, network, peer, target, user);
+                let session = self.session(id, network, (peer, target), user, users);
                 Some((Conn { session, flow, permit }, self))
             }
             Ok(Wanted::Session { target, user, run }) => {
-                let session = self.session(id, Network::Tcp, peer, target, user);
+                let session = self.session(id, Network::Tcp, (peer, target), user, users);
                 carry(&self.cx.plane, session, run).await;
                 drop(permit);
                 None
@@ -270,7 +307,7 @@ impl<G: Greeter> Host for Inbound<G> {
 }
 
 /// Takes connections of other inbounds.
-struct Injected<G>(Arc<Inbound<G>>);
+struct Injected<G: Greeter>(Arc<Inbound<G>>);
 
 impl<G: Greeter> Inject for Injected<G> {
     fn inject(&self, conn: Conn) -> Result<(), Conn> {
@@ -283,13 +320,4 @@ impl<G: Greeter> Inject for Injected<G> {
             flow => Err(Conn { session, flow, permit }),
         }
     }
-}
-
-/// Ends the flows of an inbound's users for whom `stays` does not say that they may live on.
-pub fn cut_strangers(cx: &BuildCx, stays: impl Fn(Option<&str>) -> bool) {
-    let me = &cx.me;
-    cx.plane.ledger.cut_where(Cut::Revoked, |entry| {
-        let mine = entry.inbound.kind == me.kind && entry.inbound.tag == me.tag;
-        mine && !stays(entry.user.as_deref())
-    });
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`uplink`] | the way from an outbound to its server: dial, TLS, transport |
 //! | [`inbound`] | what inbounds over streams have in common |
+//! | [`offer`], [`roster`] | the one spec of all of them; users that change while they run |
 //! | [`entrance`] | the way of clients into an inbound: TLS, transport |
 //! | [`transport`] | what carries a protocol's stream |
 //! | [`outer`] | what lies around a protocol's outbound: `mux`, [`uot`] |
@@ -23,9 +24,11 @@ pub mod framed;
 pub mod inbound;
 pub mod input;
 pub mod mux;
+pub mod offer;
 pub mod outer;
 pub mod packets;
 pub mod pool;
+pub mod roster;
 pub mod spec;
 pub mod transport;
 pub mod unpack;

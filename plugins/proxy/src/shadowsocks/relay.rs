@@ -5,20 +5,21 @@
 
 use std::{collections::HashMap, net::SocketAddr, ops::Range, sync::Arc};
 
-use arc_swap::ArcSwap;
 use crosspoint_kernel::{
     BoxFuture, BuildError,
     addr::Target,
-    component::{BuildCx, Change, Claims, Component, Control, Deps, Spec},
+    component::{BuildCx, Fault},
     flow::{BoxPacketIo, Flow, Prefixed},
-    net::listen,
+    session::Network,
+    users::User,
 };
 use crosspoint_layers::{
-    entrance::{Arrived, EntranceOptions},
-    inbound::{Greeter, Inbound, InboundOptions, Refused, Wanted, cut_strangers},
+    entrance::Arrived,
+    inbound::{Greeter, Inbound, InboundOptions, Refused, Wanted},
+    offer::{Offer, Sockets},
+    roster::{Roster, unchanged},
     spec,
 };
-use crosspoint_schema::decode::{Map, Options as _};
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt as _;
 
@@ -27,6 +28,7 @@ use super::{
     datagram,
     method::{Family, KeyError, MasterKey, Method},
     options::ShadowsocksInOptions,
+    server,
     udp::{self, Datagrams},
     wire::WireError,
 };
@@ -106,19 +108,22 @@ impl Table {
         Ok((to, BLOCK..packet.len()))
     }
 
-    /// Whether the server of that name is the same in `other`.
-    fn same(&self, other: &Self, name: &str) -> bool {
-        let of = |table: &Self| {
-            let mut of: Vec<_> = table
-                .by_identity
-                .iter()
-                .filter(|(_, to)| *to.name == *name)
-                .map(|(identity, to)| (*identity, to.server.clone()))
-                .collect();
-            of.sort_unstable_by_key(|(identity, _)| *identity);
-            of
-        };
-        of(self) == of(other)
+    fn named(&self) -> impl Iterator<Item = (&str, (&[u8; BLOCK], &Target))> {
+        self.by_identity.iter().map(|(identity, to)| (&*to.name, (identity, &to.server)))
+    }
+}
+
+/// The servers in force.
+pub(super) struct Servers(Arc<Table>);
+
+impl Roster for Servers {
+    fn has(&self, user: Option<&str>) -> bool {
+        user.is_some_and(|name| self.0.by_identity.values().any(|to| *to.name == *name))
+    }
+
+    fn stays<'a>(&'a self, old: &'a Self) -> impl Fn(Option<&str>) -> bool + 'a {
+        let same = unchanged(self.0.named(), old.0.named());
+        move |name| name.is_some_and(|name| same.contains(name))
     }
 }
 
@@ -130,85 +135,75 @@ pub(super) struct RelayIn {
 }
 
 impl RelayIn {
-    fn inbound(&self) -> InboundOptions<'_> {
-        InboundOptions {
-            listen: &self.options.listen,
-            entrance: EntranceOptions::default(),
-            multiplex: self.options.multiplex.as_ref(),
-            udp_over_tcp: true,
-        }
-    }
-
     fn without_destinations(&self) -> ShadowsocksInOptions {
         ShadowsocksInOptions { destinations: Vec::new(), ..self.options.clone() }
     }
 }
 
-impl Spec for RelayIn {
-    fn canonical(&self) -> Map {
-        self.options.to_map()
+impl Offer for RelayIn {
+    type Options = ShadowsocksInOptions;
+    type Greeter = Relay;
+
+    fn options(&self) -> &ShadowsocksInOptions {
+        &self.options
     }
 
-    fn deps(&self, out: &mut Deps) {
-        listen::deps(&self.options.listen, out);
+    fn inbound(&self) -> InboundOptions<'_> {
+        server::inbound(&self.options)
     }
 
-    fn claims(&self, out: &mut Claims) {
-        listen::claims(&self.options.listen, &udp::networks(&self.options.network), out);
+    fn networks(&self) -> Vec<Network> {
+        udp::networks(&self.options.network)
     }
 
-    fn change(&self, next: &dyn Spec) -> Change {
-        let same = |next: &Self| next.without_destinations() == self.without_destinations();
-        if next.downcast_ref::<Self>().is_some_and(same) {
-            Change::Reconfigure
-        } else {
-            Change::Replace
-        }
+    fn differs_in_users(&self, next: &Self) -> bool {
+        next.without_destinations() == self.without_destinations()
     }
 
-    fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
-        Box::pin(async move {
-            let listen = &self.options.listen;
-            let network = &self.options.network;
-            let tcp = network.tcp().then(|| listen::tcp_listener(listen, &cx)).transpose()?;
-            let udp = network.udp().then(|| listen::udp_socket(listen, &cx, true)).transpose()?;
-            let relay = Relay { table: ArcSwap::new(self.table.clone()), last: Mutex::default() };
-            let inbound = Inbound::new(&self.inbound(), relay, &cx)?;
-            let control = Handle { cx: cx.clone(), inbound: inbound.clone() };
-            Ok(Component {
-                inject: Some(inbound.inject()),
-                control: Some(Box::new(control)),
-                run: Some(Box::pin(async move { udp::serve_both(&cx, &inbound, tcp, udp).await })),
-                ..Component::default()
-            })
-        })
+    fn takes_users(&self) -> bool {
+        false
     }
-}
 
-/// Takes other servers.
-struct Handle {
-    cx: BuildCx,
-    inbound: Arc<Inbound<Relay>>,
-}
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.options.destinations.iter().map(|to| to.name.as_str())
+    }
 
-impl Control for Handle {
-    fn reconfigure(&mut self, next: Arc<dyn Spec>) {
-        let Some(next) = next.downcast_ref::<RelayIn>() else { return };
-        let old = self.inbound.greeter().table.swap(next.table.clone());
-        cut_strangers(&self.cx, |name| name.is_some_and(|name| next.table.same(&old, name)));
+    fn users(&self, _: &[User], _: Option<&Servers>, _: &BuildCx) -> Result<Servers, BuildError> {
+        Ok(Servers(self.table.clone()))
+    }
+
+    fn check_secret(&self, _: &User) -> Result<(), String> {
+        Err("a relay takes no users".to_owned())
+    }
+
+    fn greeter(&self, _: &BuildCx) -> Relay {
+        Relay { last: Mutex::default() }
+    }
+
+    fn serve(
+        inbound: Arc<Inbound<Relay>>,
+        cx: BuildCx,
+        sockets: Sockets,
+    ) -> BoxFuture<'static, Result<(), Fault>> {
+        Box::pin(async move { udp::serve_both(&cx, &inbound, sockets).await })
     }
 }
 
 /// A running relay.
-struct Relay {
-    table: ArcSwap<Table>,
+pub(super) struct Relay {
     /// Whose datagram was opened last: a new client is that of the datagram before.
     last: Mutex<Option<Arc<str>>>,
 }
 
 impl Greeter for Relay {
-    async fn greet(&self, _: u64, arrived: Arrived) -> Result<Wanted, Refused> {
-        let table = self.table.load_full();
+    type Users = Servers;
+
+    async fn greet(
+        &self,
+        Servers(table): &Servers,
+        _: u64,
+        arrived: Arrived,
+    ) -> Result<Wanted, Refused> {
         let mut stream = arrived.stream;
         let mut head = Vec::with_capacity(2048);
         while head.len() < table.head() {
@@ -223,22 +218,26 @@ impl Greeter for Relay {
             flow: Flow::Stream(Box::new(Prefixed::new(rest.into(), stream))),
         })
     }
-
-    fn knows(&self, user: Option<&str>) -> bool {
-        let table = self.table.load();
-        user.is_some_and(|name| table.by_identity.values().any(|to| *to.name == *name))
-    }
 }
 
 impl Datagrams for Relay {
-    fn open(&self, _: SocketAddr, packet: &mut [u8]) -> Result<(Range<usize>, Target), WireError> {
-        let table = self.table.load();
+    fn open(
+        &self,
+        Servers(table): &Servers,
+        _: SocketAddr,
+        packet: &mut [u8],
+    ) -> Result<(Range<usize>, Target), WireError> {
         let (to, rest) = table.peel_packet(packet)?;
         *self.last.lock() = Some(to.name.clone());
         Ok((rest, to.server.clone()))
     }
 
-    fn client(&self, _: SocketAddr, packets: BoxPacketIo) -> (Option<Arc<str>>, BoxPacketIo) {
+    fn client(
+        &self,
+        _: &Servers,
+        _: SocketAddr,
+        packets: BoxPacketIo,
+    ) -> (Option<Arc<str>>, BoxPacketIo) {
         (self.last.lock().clone(), packets)
     }
 }

@@ -1,23 +1,24 @@
 //! Inbound `shadowsocks`.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use crosspoint_kernel::addr::Target;
-use crosspoint_kernel::component::{BuildCx, Change, Claims, Component, Control, Deps, Spec};
+use crosspoint_kernel::component::{BuildCx, Fault, Spec};
 use crosspoint_kernel::flow::{BoxPacketIo, Flow};
 use crosspoint_kernel::net::listen;
+use crosspoint_kernel::session::Network;
 use crosspoint_kernel::users::User;
 use crosspoint_kernel::{BoxFuture, BuildError, Kind, Plugin};
 use crosspoint_layers::entrance::{Arrived, EntranceOptions};
-use crosspoint_layers::inbound::{
-    Greeter, Inbound, InboundOptions, Refused, Wanted, cut_strangers,
-};
+use crosspoint_layers::inbound::{Greeter, Inbound, InboundOptions, Refused, Wanted};
+use crosspoint_layers::offer::{Offer, Offered, Sockets};
+use crosspoint_layers::roster::Roster;
 use crosspoint_layers::spec::{at_start, check, done};
 use crosspoint_layers::unpack;
-use crosspoint_schema::decode::{Map, Options as _};
+use crosspoint_schema::decode::Options as _;
 use crosspoint_schema::{ConfigError, RawOptions};
 use tracing::error;
 
@@ -52,11 +53,11 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     if !options.destinations.is_empty() {
         let table = Table::new(&options).map_err(invalid)?;
         at_start(&raw, "proxy_protocol", listen::validate(&options.listen))?;
-        return done(RelayIn { options, table: Arc::new(table) });
+        return done(Offered::new(RelayIn { options, table: Arc::new(table) }));
     }
     let keys = ServerKeys::new(&options).map_err(invalid)?;
     at_start(&raw, "proxy_protocol", listen::validate(&options.listen))?;
-    done(ShadowsocksIn { options, keys: Arc::new(keys) })
+    done(Offered::new(ShadowsocksIn { options, keys: Arc::new(keys) }))
 }
 
 #[derive(Debug)]
@@ -66,31 +67,40 @@ struct ShadowsocksIn {
 }
 
 impl ShadowsocksIn {
-    fn inbound(&self) -> InboundOptions<'_> {
-        InboundOptions {
-            listen: &self.options.listen,
-            entrance: EntranceOptions::default(),
-            multiplex: self.options.multiplex.as_ref(),
-            udp_over_tcp: true,
-        }
-    }
-
     fn without_users(&self) -> ShadowsocksInOptions {
         ShadowsocksInOptions { users: Vec::new(), ..self.options.clone() }
     }
 }
 
-impl Spec for ShadowsocksIn {
-    fn canonical(&self) -> Map {
-        self.options.to_map()
+/// What an inbound of both kinds has in common with those of other protocols.
+pub(super) fn inbound(options: &ShadowsocksInOptions) -> InboundOptions<'_> {
+    InboundOptions {
+        listen: &options.listen,
+        entrance: EntranceOptions::default(),
+        multiplex: options.multiplex.as_ref(),
+        udp_over_tcp: true,
+    }
+}
+
+impl Offer for ShadowsocksIn {
+    type Options = ShadowsocksInOptions;
+    type Greeter = Shadowsocks;
+
+    fn options(&self) -> &ShadowsocksInOptions {
+        &self.options
     }
 
-    fn deps(&self, out: &mut Deps) {
-        listen::deps(&self.options.listen, out);
+    fn inbound(&self) -> InboundOptions<'_> {
+        inbound(&self.options)
     }
 
-    fn claims(&self, out: &mut Claims) {
-        listen::claims(&self.options.listen, &udp::networks(&self.options.network), out);
+    fn networks(&self) -> Vec<Network> {
+        udp::networks(&self.options.network)
+    }
+
+    fn differs_in_users(&self, next: &Self) -> bool {
+        next.without_users() == self.without_users()
+            && next.keys.is_shared() == self.keys.is_shared()
     }
 
     fn takes_users(&self) -> bool {
@@ -98,45 +108,41 @@ impl Spec for ShadowsocksIn {
         !self.keys.is_shared()
     }
 
-    fn change(&self, next: &dyn Spec) -> Change {
-        let same = |next: &Self| {
-            next.without_users() == self.without_users()
-                && next.keys.is_shared() == self.keys.is_shared()
-        };
-        if next.downcast_ref::<Self>().is_some_and(same) {
-            Change::Reconfigure
-        } else {
-            Change::Replace
-        }
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.options.users.iter().map(|user| user.name.as_str())
     }
 
-    fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
-        Box::pin(async move {
-            let listen = &self.options.listen;
-            let network = &self.options.network;
-            let tcp = network.tcp().then(|| listen::tcp_listener(listen, &cx)).transpose()?;
-            let udp = network.udp().then(|| listen::udp_socket(listen, &cx, true)).transpose()?;
-            let roll = cx.plane.users.get(&cx.me.tag).filter(|_| self.takes_users());
-            let managed = roll.map(|roll| roll.users()).unwrap_or_default();
-            let keys = Arc::new(with_managed(&cx, &self.keys, &managed));
-            let sessions = Sessions::new(keys.clone()).map_err(BuildError::options)?;
-            let in_force = InForce { keys, sessions: Arc::new(sessions) };
-            let greeter =
-                Shadowsocks { keys: ArcSwap::from_pointee(in_force), salts: Salts::default() };
-            let inbound = Inbound::new(&self.inbound(), greeter, &cx)?;
-            let control = Handle {
-                cx: cx.clone(),
-                inbound: inbound.clone(),
-                configured: self.keys.clone(),
-                managed,
-            };
-            Ok(Component {
-                inject: Some(inbound.inject()),
-                control: Some(Box::new(control)),
-                run: Some(Box::pin(async move { udp::serve_both(&cx, &inbound, tcp, udp).await })),
-                ..Component::default()
-            })
-        })
+    fn users(
+        &self,
+        managed: &[User],
+        old: Option<&InForce>,
+        cx: &BuildCx,
+    ) -> Result<InForce, BuildError> {
+        let keys = Arc::new(self.keys.with_managed(managed, |user, why| {
+            error!(component = %cx.me, "user {} is left out: {why}", user.name);
+        }));
+        let sessions = match old {
+            Some(old) => old.sessions.under(keys.clone()),
+            None => Sessions::new(keys.clone()),
+        };
+        let sessions = sessions.map_err(BuildError::options)?;
+        Ok(InForce { keys, sessions: Arc::new(sessions) })
+    }
+
+    fn check_secret(&self, user: &User) -> Result<(), String> {
+        self.keys.check(user)
+    }
+
+    fn greeter(&self, _: &BuildCx) -> Shadowsocks {
+        Shadowsocks { salts: Salts::default() }
+    }
+
+    fn serve(
+        inbound: Arc<Inbound<Shadowsocks>>,
+        cx: BuildCx,
+        sockets: Sockets,
+    ) -> BoxFuture<'static, Result<(), Fault>> {
+        Box::pin(async move { udp::serve_both(&cx, &inbound, sockets).await })
     }
 }
 
@@ -146,107 +152,60 @@ struct InForce {
     sessions: Arc<Sessions>,
 }
 
-/// Configured users and managed ones.
-fn with_managed(cx: &BuildCx, configured: &ServerKeys, managed: &[User]) -> ServerKeys {
-    configured.with_managed(managed, |user, why| {
-        error!(component = %cx.me, "user {} is left out: {why}", user.name);
-    })
+impl Roster for InForce {
+    fn has(&self, user: Option<&str>) -> bool {
+        self.keys.knows(user)
+    }
+
+    fn stays<'a>(&'a self, old: &'a Self) -> impl Fn(Option<&str>) -> bool + 'a {
+        // Without users nobody is told apart.
+        let same = (!self.keys.is_shared()).then(|| self.keys.unchanged(&old.keys));
+        move |user| {
+            let stays = |same: &HashMap<&str, _>| user.is_some_and(|name| same.contains_key(name));
+            same.as_ref().is_none_or(stays)
+        }
+    }
 }
 
 /// The protocol over streams and datagrams.
 struct Shadowsocks {
-    keys: ArcSwap<InForce>,
     salts: Salts,
 }
 
 impl Greeter for Shadowsocks {
-    async fn greet(&self, _: u64, arrived: Arrived) -> Result<Wanted, Refused> {
-        let keys = self.keys.load_full();
-        match accept(arrived.stream, &keys.keys, &self.salts).await {
-            Ok(request) => {
-                // Users may have changed while the request was read: then nobody has cut this flow.
-                let now = self.keys.load();
-                let stays = |name: &Arc<str>| now.keys.unchanged(&keys.keys).contains_key(&**name);
-                if !Arc::ptr_eq(&now, &keys) && !request.user.as_ref().is_none_or(stays) {
-                    return Err(Refused::client(WireError::User));
-                }
-                Ok(Wanted::Flow {
-                    target: request.target,
-                    user: request.user,
-                    flow: Flow::Stream(request.stream),
-                })
-            }
+    type Users = InForce;
+
+    async fn greet(&self, users: &InForce, _: u64, arrived: Arrived) -> Result<Wanted, Refused> {
+        match accept(arrived.stream, &users.keys, &self.salts).await {
+            Ok(request) => Ok(Wanted::Flow {
+                target: request.target,
+                user: request.user,
+                flow: Flow::Stream(request.stream),
+            }),
             Err(AcceptError::Io(error)) => Err(Refused::Io(error)),
             Err(AcceptError::Wire(error)) => Err(Refused::client(error)),
         }
-    }
-
-    fn knows(&self, user: Option<&str>) -> bool {
-        self.keys.load().keys.knows(user)
     }
 }
 
 impl Datagrams for Shadowsocks {
     fn open(
         &self,
+        users: &InForce,
         source: SocketAddr,
         packet: &mut [u8],
     ) -> Result<(Range<usize>, Target), WireError> {
-        self.keys.load().sessions.open(source, packet)
+        users.sessions.open(source, packet)
     }
 
-    fn client(&self, source: SocketAddr, packets: BoxPacketIo) -> (Option<Arc<str>>, BoxPacketIo) {
-        let sessions = self.keys.load().sessions.clone();
+    fn client(
+        &self,
+        users: &InForce,
+        source: SocketAddr,
+        packets: BoxPacketIo,
+    ) -> (Option<Arc<str>>, BoxPacketIo) {
+        let sessions = users.sessions.clone();
         let user = sessions.client(source).and_then(|client| client.user);
         (user, Box::new(Answers::new(packets, source, sessions)))
-    }
-}
-
-/// Takes other users.
-struct Handle {
-    cx: BuildCx,
-    inbound: Arc<Inbound<Shadowsocks>>,
-    configured: Arc<ServerKeys>,
-    managed: Arc<[User]>,
-}
-
-impl Handle {
-    fn apply(&self) {
-        let keys = Arc::new(with_managed(&self.cx, &self.configured, &self.managed));
-        let in_force = &self.inbound.greeter().keys;
-        let old = in_force.load_full();
-        match old.sessions.under(keys.clone()) {
-            Ok(sessions) => {
-                in_force
-                    .store(Arc::new(InForce { keys: keys.clone(), sessions: Arc::new(sessions) }));
-                // Without users nobody is told apart.
-                if !keys.is_shared() {
-                    let same = keys.unchanged(&old.keys);
-                    cut_strangers(&self.cx, |user| {
-                        user.is_some_and(|name| same.contains_key(name))
-                    });
-                }
-            }
-            Err(error) => error!(component = %self.cx.me, "take other users: {error}"),
-        }
-    }
-}
-
-impl Control for Handle {
-    fn reconfigure(&mut self, next: Arc<dyn Spec>) {
-        let Some(next) = next.downcast_ref::<ShadowsocksIn>() else { return };
-        self.configured = next.keys.clone();
-        self.apply();
-    }
-
-    fn check_user(&self, user: &User) -> Result<(), String> {
-        self.configured.check(user)
-    }
-
-    fn set_users(&mut self, users: &[User]) {
-        if *self.managed != *users {
-            self.managed = users.into();
-            self.apply();
-        }
     }
 }

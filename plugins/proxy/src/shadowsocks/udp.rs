@@ -13,7 +13,11 @@ use crosspoint_kernel::{
     serve,
     session::Network,
 };
-use crosspoint_layers::inbound::{Greeter, Inbound};
+use crosspoint_layers::{
+    inbound::{Greeter, Inbound},
+    offer::Sockets,
+    roster::Roster as _,
+};
 use tokio::net::UdpSocket;
 use tracing::{debug, warn};
 
@@ -26,40 +30,47 @@ pub(super) fn networks(list: &crosspoint_schema::decode::NetworkList) -> Vec<Net
 }
 
 /// What a server does with datagrams.
-pub(super) trait Datagrams: Send + Sync {
+pub(super) trait Datagrams: Greeter {
     /// Opens a datagram in place: where its payload lies, and where it is to go.
     ///
     /// # Errors
     /// [`WireError`]; it is dropped.
     fn open(
         &self,
+        users: &Self::Users,
         source: SocketAddr,
         packet: &mut [u8],
     ) -> Result<(Range<usize>, Target), WireError>;
 
     /// A client whose first datagram was opened: who it is, and its association with answers sealed.
-    fn client(&self, source: SocketAddr, packets: BoxPacketIo) -> (Option<Arc<str>>, BoxPacketIo);
+    fn client(
+        &self,
+        users: &Self::Users,
+        source: SocketAddr,
+        packets: BoxPacketIo,
+    ) -> (Option<Arc<str>>, BoxPacketIo);
 }
 
 /// Serves datagrams until the instance is cancelled.
 ///
 /// # Errors
 /// The socket is broken.
-pub(super) async fn serve<G: Greeter + Datagrams>(
+async fn serve<G: Datagrams>(
     cx: &BuildCx,
-    inbound: &Inbound<G>,
+    inbound: &Arc<Inbound<G>>,
     socket: Bound<UdpSocket>,
 ) -> Result<(), Fault> {
     let fault = |what: &str, error: std::io::Error| Fault(format!("{what}: {error}"));
     socket.tune().map_err(|e| fault("set options of the socket", e))?;
     let nat = Nat::on(&socket).map_err(|e| fault("prepare the socket", e))?;
     let server = inbound.greeter();
-    let classify = |source: SocketAddr, packet: &mut [u8]| match server.open(source, packet) {
-        Ok(opened) => Some(opened),
-        Err(error) => {
-            debug!(component = %cx.me, "process packet from {source}: {error}");
-            None
-        }
+    let classify = |source: SocketAddr, packet: &mut [u8]| {
+        let opened = server.open(&inbound.users_now(), source, packet);
+        opened
+            .inspect_err(
+                |error| debug!(component = %cx.me, "process packet from {source}: {error}"),
+            )
+            .ok()
     };
     let admit = |new: NewSession| {
         let NewSession { source, target, packets, .. } = new;
@@ -67,9 +78,14 @@ pub(super) async fn serve<G: Greeter + Datagrams>(
             warn!(component = %cx.me, "packet connection from {source} dropped: too many connections");
             return;
         };
-        let (user, packets) = server.client(source, packets);
+        let users = inbound.users();
+        let (user, packets) = server.client(&users, source, packets);
+        if !users.has(user.as_deref()) {
+            // Revoked since the datagram was opened.
+            return;
+        }
         let id = cx.plane.ledger.next_id();
-        let session = inbound.session(id, Network::Udp, source, target, user);
+        let session = inbound.session(id, Network::Udp, (source, target), user, users);
         let conn = Conn { session, flow: Flow::Packet(packets), permit };
         let unpack = inbound.unpack().clone();
         tokio::spawn(async move { unpack.conn(conn).await });
@@ -90,11 +106,10 @@ pub(super) async fn serve<G: Greeter + Datagrams>(
 ///
 /// # Errors
 /// A socket is broken.
-pub(super) async fn serve_both<G: Greeter + Datagrams>(
+pub(super) async fn serve_both<G: Datagrams>(
     cx: &BuildCx,
     inbound: &Arc<Inbound<G>>,
-    tcp: Option<Bound<tokio::net::TcpListener>>,
-    udp: Option<Bound<UdpSocket>>,
+    Sockets { tcp, udp }: Sockets,
 ) -> Result<(), Fault> {
     let streams = async {
         match tcp {

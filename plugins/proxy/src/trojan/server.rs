@@ -3,21 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use crosspoint_kernel::addr::Target;
-use crosspoint_kernel::component::{BuildCx, Change, Claims, Component, Control, Deps, Spec};
+use crosspoint_kernel::component::{BuildCx, Spec};
 use crosspoint_kernel::flow::{BoxStream, Flow, Prefixed};
 use crosspoint_kernel::net::listen;
-use crosspoint_kernel::session::Network;
 use crosspoint_kernel::users::User;
-use crosspoint_kernel::{BoxFuture, BuildError, Kind, Plugin};
+use crosspoint_kernel::{BuildError, Kind, Plugin};
 use crosspoint_layers::entrance::{Arrived, EntranceOptions};
-use crosspoint_layers::inbound::{
-    Greeter, Inbound, InboundOptions, Refused, Run, Wanted, cut_strangers,
-};
+use crosspoint_layers::inbound::{Greeter, InboundOptions, Refused, Run, Wanted};
+use crosspoint_layers::offer::{Offer, Offered};
+use crosspoint_layers::roster::{Roster, unchanged};
 use crosspoint_layers::spec::{at_start, check, done, server, user_name};
 use crosspoint_layers::unpack;
-use crosspoint_schema::decode::{Map, Options as _};
+use crosspoint_schema::decode::Options as _;
 use crosspoint_schema::options::ServerOptions;
 use crosspoint_schema::{ConfigError, RawOptions};
 use tokio::io::AsyncReadExt as _;
@@ -49,7 +47,7 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     }
     check(&raw, "multiplex", unpack::check(options.multiplex.as_ref()))?;
     at_start(&raw, "proxy_protocol", listen::validate(&options.listen))?;
-    done(spec)
+    done(Offered::new(spec))
 }
 
 #[derive(Debug)]
@@ -58,6 +56,41 @@ struct TrojanIn(TrojanInOptions);
 impl TrojanIn {
     fn entrance(&self) -> EntranceOptions<'_> {
         EntranceOptions { tls: self.0.tls.as_ref(), transport: self.0.transport.as_ref() }
+    }
+
+    fn without_users(&self) -> TrojanInOptions {
+        TrojanInOptions { users: Vec::new(), ..self.0.clone() }
+    }
+}
+
+/// Users by key.
+#[derive(Debug, Default)]
+struct Users(HashMap<[u8; KEY], Arc<str>>);
+
+impl Users {
+    fn named(&self) -> impl Iterator<Item = (&str, &[u8; KEY])> {
+        self.0.iter().map(|(key, name)| (&**name, key))
+    }
+}
+
+impl Roster for Users {
+    fn has(&self, user: Option<&str>) -> bool {
+        // Flows of nobody fell back: no user lets them in.
+        user.is_none_or(|name| self.0.values().any(|known| **known == *name))
+    }
+
+    fn stays<'a>(&'a self, old: &'a Self) -> impl Fn(Option<&str>) -> bool + 'a {
+        let same = unchanged(self.named(), old.named());
+        move |user| user.is_none_or(|name| same.contains(name))
+    }
+}
+
+impl Offer for TrojanIn {
+    type Options = TrojanInOptions;
+    type Greeter = Trojan;
+
+    fn options(&self) -> &TrojanInOptions {
+        &self.0
     }
 
     fn inbound(&self) -> InboundOptions<'_> {
@@ -69,137 +102,34 @@ impl TrojanIn {
         }
     }
 
-    fn without_users(&self) -> TrojanInOptions {
-        TrojanInOptions { users: Vec::new(), ..self.0.clone() }
+    fn differs_in_users(&self, next: &Self) -> bool {
+        next.without_users() == self.without_users()
     }
 
-    /// Configured users and managed ones. Who is configured stays who he is.
-    fn users(&self, managed: &[User]) -> Users {
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.users.iter().map(|user| user.name.as_str())
+    }
+
+    fn users(&self, managed: &[User], _: Option<&Users>, _: &BuildCx) -> Result<Users, BuildError> {
         let managed = managed.iter().filter(|user| !self.configures(&user.name));
         let managed = managed.map(|user| (wire::key(user.secret.expose()), user.name.clone()));
-        let users = self
-            .0
-            .users
-            .iter()
-            .enumerate()
-            .map(|(at, user)| (wire::key(user.password.expose()), user_name(at, &user.name)));
-        Users(managed.chain(users).collect())
+        let users = self.0.users.iter().enumerate();
+        let users =
+            users.map(|(at, user)| (wire::key(user.password.expose()), user_name(at, &user.name)));
+        Ok(Users(managed.chain(users).collect()))
     }
 
-    /// Whether a configured user has that name.
-    fn configures(&self, name: &str) -> bool {
-        let mut users = self.0.users.iter().enumerate();
-        users.any(|(at, user)| *user_name(at, &user.name) == *name)
-    }
-}
-
-/// Users by key.
-#[derive(Debug, Default)]
-struct Users(HashMap<[u8; KEY], Arc<str>>);
-
-impl Users {
-    fn has(&self, name: &str) -> bool {
-        self.0.values().any(|known| **known == *name)
+    fn check_secret(&self, user: &User) -> Result<(), String> {
+        if user.secret.is_empty() { Err("missing password".to_owned()) } else { Ok(()) }
     }
 
-    /// Whether the user of that name has the same keys in `other`.
-    fn same_user(&self, other: &Self, name: &str) -> bool {
-        let keys = |users: &Self| {
-            let mut keys: Vec<[u8; KEY]> = users
-                .0
-                .iter()
-                .filter(|(_, known)| ***known == *name)
-                .map(|(key, _)| *key)
-                .collect();
-            keys.sort_unstable();
-            keys
-        };
-        keys(self) == keys(other)
-    }
-}
-
-impl Spec for TrojanIn {
-    fn canonical(&self) -> Map {
-        self.0.to_map()
-    }
-
-    fn deps(&self, out: &mut Deps) {
-        listen::deps(&self.0.listen, out);
-    }
-
-    fn claims(&self, out: &mut Claims) {
-        listen::claims(&self.0.listen, &[Network::Tcp], out);
-    }
-
-    fn takes_users(&self) -> bool {
-        true
-    }
-
-    fn change(&self, next: &dyn Spec) -> Change {
-        let same = |next: &Self| next.without_users() == self.without_users();
-        if next.downcast_ref::<Self>().is_some_and(same) {
-            Change::Reconfigure
-        } else {
-            Change::Replace
-        }
-    }
-
-    fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
-        Box::pin(async move {
-            let listener = listen::tcp_listener(&self.0.listen, &cx)?;
-            let roll = cx.plane.users.get(&cx.me.tag);
-            let managed = roll.map(|roll| roll.users()).unwrap_or_default();
-            let trojan = Trojan::new(&self, &managed, &cx);
-            let inbound = Inbound::new(&self.inbound(), trojan, &cx)?;
-            let control = Handle { inbound: inbound.clone(), cx, spec: self.clone(), managed };
-            Ok(Component {
-                inject: Some(inbound.inject()),
-                control: Some(Box::new(control)),
-                run: Some(Box::pin(inbound.run(listener))),
-                ..Component::default()
-            })
-        })
-    }
-}
-
-/// Takes other users.
-struct Handle {
-    inbound: Arc<Inbound<Trojan>>,
-    cx: BuildCx,
-    spec: Arc<TrojanIn>,
-    managed: Arc<[User]>,
-}
-
-impl Handle {
-    fn apply(&self) {
-        let next = Arc::new(self.spec.users(&self.managed));
-        let old = self.inbound.greeter().users.swap(next.clone());
-        // Flows of nobody fell back: no user lets them in.
-        cut_strangers(&self.cx, |user| user.is_none_or(|name| next.same_user(&old, name)));
-    }
-}
-
-impl Control for Handle {
-    fn reconfigure(&mut self, next: Arc<dyn Spec>) {
-        let Some(next) = next.downcast_ref::<TrojanIn>() else { return };
-        self.spec = Arc::new(TrojanIn(next.0.clone()));
-        self.apply();
-    }
-
-    fn check_user(&self, user: &User) -> Result<(), String> {
-        if self.spec.configures(&user.name) {
-            return Err(format!("user {} already exists", user.name));
-        }
-        if user.secret.is_empty() {
-            return Err("missing password".to_owned());
-        }
-        Ok(())
-    }
-
-    fn set_users(&mut self, users: &[User]) {
-        if *self.managed != *users {
-            self.managed = users.into();
-            self.apply();
+    fn greeter(&self, cx: &BuildCx) -> Trojan {
+        let target = |options: &ServerOptions| server(options);
+        let by_alpn = self.0.fallback_for_alpn.0.iter();
+        Trojan {
+            cx: cx.clone(),
+            fallback: self.0.fallback.as_ref().filter(|to| !to.server.is_empty()).map(target),
+            by_alpn: by_alpn.map(|(alpn, to)| (alpn.as_bytes().into(), target(to))).collect(),
         }
     }
 }
@@ -207,39 +137,30 @@ impl Control for Handle {
 /// The protocol at the server.
 struct Trojan {
     cx: BuildCx,
-    users: ArcSwap<Users>,
     fallback: Option<Target>,
     by_alpn: HashMap<Box<[u8]>, Target>,
 }
 
 impl Greeter for Trojan {
+    type Users = Users;
+
     fn greet(
         &self,
+        users: &Users,
         id: u64,
         arrived: Arrived,
     ) -> impl Future<Output = Result<Wanted, Refused>> + Send {
-        self.read_request(id, arrived)
-    }
-
-    fn knows(&self, user: Option<&str>) -> bool {
-        // Flows of nobody fell back: no user lets them in.
-        user.is_none_or(|name| self.users.load().has(name))
+        self.read_request(users, id, arrived)
     }
 }
 
 impl Trojan {
-    fn new(spec: &TrojanIn, managed: &[User], cx: &BuildCx) -> Self {
-        let target = |options: &ServerOptions| server(options);
-        let by_alpn = spec.0.fallback_for_alpn.0.iter();
-        Self {
-            cx: cx.clone(),
-            users: ArcSwap::from_pointee(spec.users(managed)),
-            fallback: spec.0.fallback.as_ref().filter(|to| !to.server.is_empty()).map(target),
-            by_alpn: by_alpn.map(|(alpn, to)| (alpn.as_bytes().into(), target(to))).collect(),
-        }
-    }
-
-    async fn read_request(&self, id: u64, arrived: Arrived) -> Result<Wanted, Refused> {
+    async fn read_request(
+        &self,
+        users: &Users,
+        id: u64,
+        arrived: Arrived,
+    ) -> Result<Wanted, Refused> {
         let Arrived { mut stream, alpn, .. } = arrived;
         let mut held = Vec::with_capacity(256);
         while held.len() < KEY && wire::may_be_key(&held) {
@@ -248,7 +169,7 @@ impl Trojan {
             }
         }
         let key = held.first_chunk::<KEY>().filter(|_| wire::may_be_key(&held));
-        let user = key.and_then(|key| self.users.load().0.get(key).cloned());
+        let user = key.and_then(|key| users.0.get(key).cloned());
         let Some(user) = user else { return self.fall_back(id, stream, held, alpn.as_deref()) };
         let (command, target, len) = loop {
             match wire::parse_request(&held[KEY..]) {

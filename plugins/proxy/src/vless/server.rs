@@ -1,24 +1,22 @@
 //! Inbound `vless`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use crosspoint_kernel::component::{BuildCx, Change, Claims, Component, Control, Deps, Spec};
+use crosspoint_kernel::component::{BuildCx, Spec};
 use crosspoint_kernel::flow::{BoxStream, Flow, Prefixed, Stream as _};
 use crosspoint_kernel::net::listen;
-use crosspoint_kernel::session::Network;
 use crosspoint_kernel::users::User as Managed;
 use crosspoint_kernel::{BoxFuture, BuildError, Kind, Plugin};
 use crosspoint_layers::entrance::{Arrived, EntranceOptions};
 use crosspoint_layers::framed::Framed;
-use crosspoint_layers::inbound::{
-    Greeter, Inbound, InboundOptions, Refused, Wanted, cut_strangers,
-};
+use crosspoint_layers::inbound::{Greeter, InboundOptions, Refused, Wanted};
+use crosspoint_layers::offer::{Offer, Offered};
 use crosspoint_layers::packets::{mux_cool, packet_addr};
+use crosspoint_layers::roster::{Roster, unchanged};
 use crosspoint_layers::spec::{at_start, check, done, user_name};
 use crosspoint_layers::unpack;
-use crosspoint_schema::decode::{Map, Options as _};
+use crosspoint_schema::decode::Options as _;
 use crosspoint_schema::{ConfigError, RawOptions};
 use tokio::io::AsyncReadExt as _;
 
@@ -43,7 +41,7 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     let options = &spec.0;
     check(&raw, "multiplex", unpack::check(options.multiplex.as_ref()))?;
     at_start(&raw, "proxy_protocol", listen::validate(&options.listen))?;
-    done(spec)
+    done(Offered::new(spec))
 }
 
 #[derive(Debug)]
@@ -54,38 +52,8 @@ impl VlessIn {
         EntranceOptions { tls: self.0.tls.as_ref(), transport: self.0.transport.as_ref() }
     }
 
-    fn inbound(&self) -> InboundOptions<'_> {
-        InboundOptions {
-            listen: &self.0.listen,
-            entrance: self.entrance(),
-            multiplex: self.0.multiplex.as_ref(),
-            udp_over_tcp: true,
-        }
-    }
-
     fn without_users(&self) -> VlessInOptions {
         VlessInOptions { users: Vec::new(), ..self.0.clone() }
-    }
-
-    /// Configured users and managed ones, which have the flow of the first configured one. Who is configured stays who
-    /// he is.
-    fn users(&self, managed: &[Managed]) -> Users {
-        let flow = self.0.users.first().map(|user| user.flow.clone()).unwrap_or_default();
-        let managed = managed.iter().filter(|user| !self.configures(&user.name)).map(|user| {
-            let (name, flow) = (user.name.clone(), flow.clone());
-            (uuid::id(user.secret.expose()), User { name, flow })
-        });
-        let users = self.0.users.iter().enumerate().map(|(at, user)| {
-            let name = user_name(at, &user.name);
-            (uuid::id(user.uuid.expose()), User { name, flow: user.flow.clone() })
-        });
-        Users(managed.chain(users).collect())
-    }
-
-    /// Whether a configured user has that name.
-    fn configures(&self, name: &str) -> bool {
-        let mut users = self.0.users.iter().enumerate();
-        users.any(|(at, user)| *user_name(at, &user.name) == *name)
     }
 }
 
@@ -100,145 +68,110 @@ struct User {
 }
 
 impl Users {
-    fn has(&self, name: &str) -> bool {
-        self.0.values().any(|known| *known.name == *name)
-    }
-
-    /// Whether the user of that name has the same ids and flows in `other`.
-    fn same_user(&self, other: &Self, name: &str) -> bool {
-        fn ids<'a>(users: &'a Users, name: &str) -> BTreeSet<(&'a Uuid, &'a str)> {
-            let mine = users.0.iter().filter(|(_, known)| *known.name == *name);
-            mine.map(|(id, user)| (id, user.flow.as_str())).collect()
-        }
-        ids(self, name) == ids(other, name)
+    fn named(&self) -> impl Iterator<Item = (&str, (&Uuid, &str))> {
+        self.0.iter().map(|(id, user)| (&*user.name, (id, user.flow.as_str())))
     }
 }
 
-impl Spec for VlessIn {
-    fn canonical(&self) -> Map {
-        self.0.to_map()
+impl Roster for Users {
+    fn has(&self, user: Option<&str>) -> bool {
+        user.is_some_and(|name| self.0.values().any(|known| *known.name == *name))
     }
 
-    fn deps(&self, out: &mut Deps) {
-        listen::deps(&self.0.listen, out);
-    }
-
-    fn claims(&self, out: &mut Claims) {
-        listen::claims(&self.0.listen, &[Network::Tcp], out);
-    }
-
-    fn takes_users(&self) -> bool {
-        true
-    }
-
-    fn change(&self, next: &dyn Spec) -> Change {
-        let same = |next: &Self| next.without_users() == self.without_users();
-        if next.downcast_ref::<Self>().is_some_and(same) {
-            Change::Reconfigure
-        } else {
-            Change::Replace
-        }
-    }
-
-    fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
-        Box::pin(async move {
-            let listener = listen::tcp_listener(&self.0.listen, &cx)?;
-            let roll = cx.plane.users.get(&cx.me.tag);
-            let managed = roll.map(|roll| roll.users()).unwrap_or_default();
-            let vless = Vless { users: ArcSwap::from_pointee(self.users(&managed)) };
-            let inbound = Inbound::new(&self.inbound(), vless, &cx)?;
-            let control = Handle { inbound: inbound.clone(), cx, spec: self.clone(), managed };
-            Ok(Component {
-                inject: Some(inbound.inject()),
-                control: Some(Box::new(control)),
-                run: Some(Box::pin(inbound.run(listener))),
-                ..Component::default()
-            })
-        })
+    fn stays<'a>(&'a self, old: &'a Self) -> impl Fn(Option<&str>) -> bool + 'a {
+        let same = unchanged(self.named(), old.named());
+        move |user| user.is_some_and(|name| same.contains(name))
     }
 }
 
-/// Takes other users.
-struct Handle {
-    inbound: Arc<Inbound<Vless>>,
-    cx: BuildCx,
-    spec: Arc<VlessIn>,
-    managed: Arc<[Managed]>,
-}
+impl Offer for VlessIn {
+    type Options = VlessInOptions;
+    type Greeter = Vless;
 
-impl Handle {
-    fn apply(&self) {
-        let next = Arc::new(self.spec.users(&self.managed));
-        let old = self.inbound.greeter().users.swap(next.clone());
-        cut_strangers(&self.cx, |user| user.is_some_and(|name| next.same_user(&old, name)));
-    }
-}
-
-impl Control for Handle {
-    fn reconfigure(&mut self, next: Arc<dyn Spec>) {
-        let Some(next) = next.downcast_ref::<VlessIn>() else { return };
-        self.spec = Arc::new(VlessIn(next.0.clone()));
-        self.apply();
+    fn options(&self) -> &VlessInOptions {
+        &self.0
     }
 
-    fn check_user(&self, user: &Managed) -> Result<(), String> {
-        if self.spec.configures(&user.name) {
-            return Err(format!("user {} already exists", user.name));
+    fn inbound(&self) -> InboundOptions<'_> {
+        InboundOptions {
+            listen: &self.0.listen,
+            entrance: self.entrance(),
+            multiplex: self.0.multiplex.as_ref(),
+            udp_over_tcp: true,
         }
-        if user.secret.is_empty() {
-            return Err("missing UUID".to_owned());
-        }
-        Ok(())
     }
 
-    fn set_users(&mut self, users: &[Managed]) {
-        if *self.managed != *users {
-            self.managed = users.into();
-            self.apply();
-        }
+    fn differs_in_users(&self, next: &Self) -> bool {
+        next.without_users() == self.without_users()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.users.iter().map(|user| user.name.as_str())
+    }
+
+    /// Managed users have the flow of the first configured one.
+    fn users(
+        &self,
+        managed: &[Managed],
+        _: Option<&Users>,
+        _: &BuildCx,
+    ) -> Result<Users, BuildError> {
+        let flow = self.0.users.first().map(|user| user.flow.clone()).unwrap_or_default();
+        let managed = managed.iter().filter(|user| !self.configures(&user.name)).map(|user| {
+            let (name, flow) = (user.name.clone(), flow.clone());
+            (uuid::id(user.secret.expose()), User { name, flow })
+        });
+        let users = self.0.users.iter().enumerate().map(|(at, user)| {
+            let name = user_name(at, &user.name);
+            (uuid::id(user.uuid.expose()), User { name, flow: user.flow.clone() })
+        });
+        Ok(Users(managed.chain(users).collect()))
+    }
+
+    fn check_secret(&self, user: &Managed) -> Result<(), String> {
+        if user.secret.is_empty() { Err("missing UUID".to_owned()) } else { Ok(()) }
+    }
+
+    fn greeter(&self, _: &BuildCx) -> Vless {
+        Vless
     }
 }
 
 /// The protocol at the server.
-struct Vless {
-    users: ArcSwap<Users>,
-}
+struct Vless;
 
 impl Greeter for Vless {
     const LEAVES_TLS: bool = true;
 
+    type Users = Users;
+
     fn greet(
         &self,
+        users: &Users,
         _id: u64,
         arrived: Arrived,
     ) -> impl Future<Output = Result<Wanted, Refused>> + Send {
-        self.read_request(arrived.stream)
-    }
-
-    fn knows(&self, user: Option<&str>) -> bool {
-        user.is_some_and(|name| self.users.load().has(name))
+        read_request(users, arrived.stream)
     }
 }
 
-impl Vless {
-    async fn read_request(&self, mut stream: BoxStream) -> Result<Wanted, Refused> {
-        let mut held = Vec::with_capacity(MAX_REQUEST);
-        let (request, len) = loop {
-            match wire::parse_request(&held) {
-                Ok(found) => break found,
-                Err(WireError::Incomplete(_)) if held.len() < MAX_REQUEST => {
-                    if stream.read_buf(&mut held).await? == 0 {
-                        return Err(Refused::Io(std::io::ErrorKind::UnexpectedEof.into()));
-                    }
+async fn read_request(users: &Users, mut stream: BoxStream) -> Result<Wanted, Refused> {
+    let mut held = Vec::with_capacity(MAX_REQUEST);
+    let (request, len) = loop {
+        match wire::parse_request(&held) {
+            Ok(found) => break found,
+            Err(WireError::Incomplete(_)) if held.len() < MAX_REQUEST => {
+                if stream.read_buf(&mut held).await? == 0 {
+                    return Err(Refused::Io(std::io::ErrorKind::UnexpectedEof.into()));
                 }
-                Err(error) => return Err(Refused::client(error)),
             }
-        };
-        let user = self.users.load().0.get(&request.id).cloned();
-        let user = user.ok_or_else(|| Refused::client(unknown(&request.id)))?;
-        held.drain(..len);
-        admit(stream, request, user, held).await
-    }
+            Err(error) => return Err(Refused::client(error)),
+        }
+    };
+    let user = users.0.get(&request.id).cloned();
+    let user = user.ok_or_else(|| Refused::client(unknown(&request.id)))?;
+    held.drain(..len);
+    admit(stream, request, user, held).await
 }
 
 /// What a known user gets. `ahead` came behind the request.
@@ -326,9 +259,9 @@ mod tests {
     fn who_stays() {
         let old = users(&[([1; 16], "a", ""), ([2; 16], "b", ""), ([3; 16], "c", "")]);
         let new = users(&[([1; 16], "a", ""), ([9; 16], "b", ""), ([3; 16], "c", VISION)]);
-        assert!(new.same_user(&old, "a"));
-        assert!(!new.same_user(&old, "b") && !new.same_user(&old, "c"));
-        assert!(new.has("b") && !new.has("d"));
+        let stays = new.stays(&old);
+        assert!(stays(Some("a")) && !stays(Some("b")) && !stays(Some("c")) && !stays(None));
+        assert!(new.has(Some("b")) && !new.has(Some("d")) && !new.has(None));
     }
 
     #[test]

@@ -2,23 +2,19 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use crosspoint_kernel::component::{BuildCx, Change, Claims, Component, Control, Deps, Spec};
+use crosspoint_kernel::component::{BuildCx, Spec};
 use crosspoint_kernel::flow::{BoxStream, Flow};
 use crosspoint_kernel::net::listen;
-use crosspoint_kernel::session::Network;
 use crosspoint_kernel::users::User;
-use crosspoint_kernel::{BoxFuture, BuildError, Kind, Plugin};
+use crosspoint_kernel::{BuildError, Kind, Plugin};
 use crosspoint_layers::entrance::{Arrived, EntranceOptions};
-use crosspoint_layers::inbound::{
-    Greeter, Inbound, InboundOptions, Refused, Wanted, cut_strangers,
-};
+use crosspoint_layers::inbound::{Greeter, InboundOptions, Refused, Wanted};
+use crosspoint_layers::offer::{Offer, Offered};
 use crosspoint_layers::packets::{mux_cool, packet_addr};
 use crosspoint_layers::spec::{at_start, check, done, user_name};
 use crosspoint_layers::unpack;
-use crosspoint_schema::decode::{Map, Options as _};
+use crosspoint_schema::decode::Options as _;
 use crosspoint_schema::{ConfigError, RawOptions};
-use tracing::error;
 
 use super::accept::{Accepted, accept};
 use super::header::Command;
@@ -42,7 +38,7 @@ fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     check(&raw, "multiplex", unpack::check(spec.0.multiplex.as_ref()))?;
     check(&raw, "tls", spec.entrance().check())?;
     at_start(&raw, "proxy_protocol", listen::validate(&spec.0.listen))?;
-    done(spec)
+    done(Offered::new(spec))
 }
 
 #[derive(Debug)]
@@ -51,6 +47,19 @@ struct VmessIn(VmessInOptions);
 impl VmessIn {
     fn entrance(&self) -> EntranceOptions<'_> {
         EntranceOptions { tls: self.0.tls.as_ref(), transport: self.0.transport.as_ref() }
+    }
+
+    fn without_users(&self) -> VmessInOptions {
+        VmessInOptions { users: Vec::new(), ..self.0.clone() }
+    }
+}
+
+impl Offer for VmessIn {
+    type Options = VmessInOptions;
+    type Greeter = Greet;
+
+    fn options(&self) -> &VmessInOptions {
+        &self.0
     }
 
     fn inbound(&self) -> InboundOptions<'_> {
@@ -62,129 +71,42 @@ impl VmessIn {
         }
     }
 
-    fn without_users(&self) -> VmessInOptions {
-        VmessInOptions { users: Vec::new(), ..self.0.clone() }
+    fn differs_in_users(&self, next: &Self) -> bool {
+        next.without_users() == self.without_users()
     }
 
-    fn users(&self) -> Vec<Entry> {
-        let entry = |(at, user): (usize, &super::VmessUser)| {
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.users.iter().map(|user| user.name.as_str())
+    }
+
+    fn users(&self, managed: &[User], _: Option<&Users>, _: &BuildCx) -> Result<Users, BuildError> {
+        let configured = self.0.users.iter().enumerate().map(|(at, user)| {
             Entry::new(user_name(at, &user.name), user.uuid.expose(), user.alter_id)
-        };
-        self.0.users.iter().enumerate().map(entry).collect()
-    }
-}
-
-impl Spec for VmessIn {
-    fn canonical(&self) -> Map {
-        self.0.to_map()
+        });
+        let managed = managed.iter().filter(|user| !self.configures(&user.name));
+        let managed = managed.map(|user| Entry::new(user.name.clone(), user.secret.expose(), 0));
+        Users::new(configured.chain(managed).collect(), now()).map_err(BuildError::options)
     }
 
-    fn deps(&self, out: &mut Deps) {
-        listen::deps(&self.0.listen, out);
+    fn check_secret(&self, user: &User) -> Result<(), String> {
+        if user.secret.is_empty() { Err("missing UUID".to_owned()) } else { Ok(()) }
     }
 
-    fn claims(&self, out: &mut Claims) {
-        listen::claims(&self.0.listen, &[Network::Tcp], out);
-    }
-
-    fn takes_users(&self) -> bool {
-        true
-    }
-
-    fn change(&self, next: &dyn Spec) -> Change {
-        let same = |next: &Self| next.without_users() == self.without_users();
-        if next.downcast_ref::<Self>().is_some_and(same) {
-            Change::Reconfigure
-        } else {
-            Change::Replace
-        }
-    }
-
-    fn build(self: Arc<Self>, cx: BuildCx) -> BoxFuture<'static, Result<Component, BuildError>> {
-        Box::pin(async move {
-            let listener = listen::tcp_listener(&self.0.listen, &cx)?;
-            let roll = cx.plane.users.get(&cx.me.tag);
-            let managed = roll.map(|roll| roll.users()).unwrap_or_default();
-            let configured = self.users();
-            let users = all_users(&configured, &managed).map_err(BuildError::options)?;
-            let greeter = Greet { users: ArcSwap::from_pointee(users), seen: Seen::default() };
-            let inbound = Inbound::new(&self.inbound(), greeter, &cx)?;
-            let control = Handle { inbound: inbound.clone(), cx, configured, managed };
-            Ok(Component {
-                inject: Some(inbound.inject()),
-                control: Some(Box::new(control)),
-                run: Some(Box::pin(inbound.run(listener))),
-                ..Component::default()
-            })
-        })
-    }
-}
-
-/// Configured users and managed ones.
-fn all_users(configured: &[Entry], managed: &[User]) -> Result<Users, super::crypto::Forged> {
-    let managed = managed.iter().filter(|user| !is_configured(configured, user));
-    let managed = managed.map(|user| Entry::new(user.name.clone(), user.secret.expose(), 0));
-    Users::new(configured.iter().cloned().chain(managed).collect(), now())
-}
-
-fn is_configured(configured: &[Entry], user: &User) -> bool {
-    configured.iter().any(|entry| entry.name == user.name)
-}
-
-/// Takes other users.
-struct Handle {
-    inbound: Arc<Inbound<Greet>>,
-    cx: BuildCx,
-    configured: Vec<Entry>,
-    managed: Arc<[User]>,
-}
-
-impl Handle {
-    fn apply(&self) {
-        match all_users(&self.configured, &self.managed) {
-            Ok(next) => {
-                let next = Arc::new(next);
-                let old = self.inbound.greeter().users.swap(next.clone());
-                let same = next.unchanged(&old);
-                cut_strangers(&self.cx, |user| user.is_some_and(|name| same.contains(name)));
-            }
-            Err(error) => error!(component = %self.cx.me, "take other users: {error}"),
-        }
-    }
-}
-
-impl Control for Handle {
-    fn reconfigure(&mut self, next: Arc<dyn Spec>) {
-        let Some(next) = next.downcast_ref::<VmessIn>() else { return };
-        self.configured = next.users();
-        self.apply();
-    }
-
-    fn check_user(&self, user: &User) -> Result<(), String> {
-        if is_configured(&self.configured, user) {
-            return Err(format!("user {} is in the configuration", user.name));
-        }
-        Ok(())
-    }
-
-    fn set_users(&mut self, users: &[User]) {
-        if *self.managed != *users {
-            self.managed = users.into();
-            self.apply();
-        }
+    fn greeter(&self, _: &BuildCx) -> Greet {
+        Greet { seen: Seen::default() }
     }
 }
 
 /// The protocol at the server.
 struct Greet {
-    users: ArcSwap<Users>,
     seen: Seen,
 }
 
 impl Greeter for Greet {
-    async fn greet(&self, _: u64, arrived: Arrived) -> Result<Wanted, Refused> {
-        let users = self.users.load_full();
-        let Accepted { user, request, link } = accept(arrived.stream, &users, &self.seen).await?;
+    type Users = Users;
+
+    async fn greet(&self, users: &Users, _: u64, arrived: Arrived) -> Result<Wanted, Refused> {
+        let Accepted { user, request, link } = accept(arrived.stream, users, &self.seen).await?;
         let user = Some(user);
         match (request.command, request.target) {
             (Command::Tcp, Some(target)) => {
@@ -210,9 +132,5 @@ impl Greeter for Greet {
             // Requests of the other commands have one.
             (_, None) => Err(Refused::client("no destination")),
         }
-    }
-
-    fn knows(&self, user: Option<&str>) -> bool {
-        user.is_some_and(|name| self.users.load().has(name))
     }
 }

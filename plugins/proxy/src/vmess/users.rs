@@ -1,10 +1,11 @@
 //! Users of a server: by the block in front of a sealed request, and by the hash in front of a legacy one.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
 };
 
+use crosspoint_layers::roster::{Roster, unchanged};
 use md5::{Digest as _, Md5};
 use parking_lot::Mutex;
 
@@ -96,27 +97,19 @@ impl Users {
         self.list.get(user).map(|user| found(user, time, true))
     }
 
-    /// Whether somebody has that name.
-    #[must_use]
-    pub fn has(&self, name: &str) -> bool {
-        self.list.iter().any(|(entry, _)| *entry.name == *name)
+    fn named(&self) -> impl Iterator<Item = (&str, (Uuid, bool))> {
+        self.list.iter().map(|(entry, _)| (&*entry.name, (entry.id, entry.alter_ids > 0)))
+    }
+}
+
+impl Roster for Users {
+    fn has(&self, user: Option<&str>) -> bool {
+        user.is_some_and(|name| self.list.iter().any(|(entry, _)| *entry.name == *name))
     }
 
-    /// The names of users whose ids are the same in `other`.
-    #[must_use]
-    pub fn unchanged(&self, other: &Self) -> HashSet<Arc<str>> {
-        let ids = |users: &Self| {
-            let mut all: HashMap<Arc<str>, Vec<(Uuid, bool)>> = HashMap::new();
-            for (entry, _) in &users.list {
-                let ids = all.entry(entry.name.clone()).or_default();
-                ids.push((entry.id, entry.alter_ids > 0));
-                ids.sort_unstable();
-            }
-            all
-        };
-        let (mine, mut others) = (ids(self), ids(other));
-        let same = |(name, ids): (Arc<str>, _)| (others.remove(&name)? == ids).then_some(name);
-        mine.into_iter().filter_map(same).collect()
+    fn stays<'a>(&'a self, old: &'a Self) -> impl Fn(Option<&str>) -> bool + 'a {
+        let same = unchanged(self.named(), old.named());
+        move |user| user.is_some_and(|name| same.contains(name))
     }
 }
 
@@ -275,8 +268,8 @@ mod tests {
             )
             .unwrap(),
         );
-        let same = new.unchanged(&old);
-        assert!(same.contains("bob") && same.len() == 1);
-        assert!(new.has("ann") && !new.has("cleo"));
+        let stays = new.stays(&old);
+        assert!(stays(Some("bob")) && !stays(Some("ann")) && !stays(Some("cleo")) && !stays(None));
+        assert!(new.has(Some("ann")) && !new.has(Some("cleo")) && !new.has(None));
     }
 }
