@@ -128,21 +128,25 @@ impl Device {
         }
     }
 
-    /// Begins the handshake with peers that are to be kept in touch, and does what the time makes due, for ever.
+    /// Does what the time makes due, for ever.
     pub(crate) async fn tick(&self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut buf = vec![0; self.mtu.max(HANDSHAKE) + OVERHEAD];
-        for count in 0_u64.. {
+        loop {
             tick.tick().await;
-            if count.is_multiple_of(4) {
-                self.identity.limiter.reset_count();
-            }
-            for peer in self.peers().iter() {
-                let step = peer.tunnel.lock().tick(&mut buf);
-                if let Some(to) = peer.endpoint() {
-                    self.reply(peer, to, &step, &mut buf);
-                }
+            self.tick_once(&mut buf);
+        }
+    }
+
+    /// What the time makes due, into room for the largest message.
+    pub(crate) fn tick_once(&self, buf: &mut [u8]) {
+        // It counts seconds by itself.
+        self.identity.limiter.reset_count();
+        for peer in self.peers().iter() {
+            let step = peer.tunnel.lock().tick(buf);
+            if let Some(to) = peer.endpoint() {
+                self.reply(peer, to, &step, buf);
             }
         }
     }

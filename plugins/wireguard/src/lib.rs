@@ -21,6 +21,11 @@
 //! | `workers` | decryption on several cores |
 //! | `system` | an interface of the system in place of the stack |
 //! | `keys` | keys in base64 |
+//! | [`lab`] | two devices without a network, for tests |
+
+// A daemon with this clock would never do anything.
+#[cfg(all(feature = "fake-clock", not(test)))]
+compile_error!("feature `fake-clock` is for this crate's own tests: cargo test --lib");
 
 #[cfg(feature = "wireguard")]
 pub mod device;
@@ -28,6 +33,8 @@ pub mod device;
 mod endpoint;
 #[cfg(feature = "wireguard")]
 mod keys;
+#[cfg(feature = "wireguard")]
+pub mod lab;
 #[cfg(feature = "wireguard")]
 mod legacy;
 #[cfg(feature = "wireguard")]
@@ -42,6 +49,8 @@ mod peers;
 mod running;
 #[cfg(feature = "wireguard")]
 mod system;
+#[cfg(all(test, feature = "wireguard"))]
+mod tests;
 #[cfg(feature = "wireguard")]
 mod tunnel;
 #[cfg(feature = "wireguard")]

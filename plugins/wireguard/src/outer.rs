@@ -82,6 +82,17 @@ pub(crate) async fn open(
 }
 
 impl Outer {
+    /// One that leads nowhere: what is sent waits in it.
+    pub(crate) fn detached() -> Arc<Self> {
+        let socket = ArcSwapOption::empty();
+        Arc::new(Self { socket, waiting: Mutex::default(), more: Notify::new() })
+    }
+
+    /// Takes what waits: where to, messages one behind the other, and their size.
+    pub(crate) fn taken(&self) -> Vec<(SocketAddr, Vec<u8>, usize)> {
+        std::iter::from_fn(|| self.next()).map(|run| (run.to, run.bytes, run.size)).collect()
+    }
+
     /// Sends messages of `size` bytes that lie one behind the other; the last one may be shorter. What the socket does
     /// not take at once waits its turn, within limits.
     pub(crate) fn send(&self, to: SocketAddr, messages: &[u8], size: usize) {

@@ -50,8 +50,12 @@ impl Dialled {
         cx: &BuildCx,
         keep: Arc<Running>,
     ) -> Result<Self, BuildError> {
-        let options =
-            DialOptions { bind_interface: system.name().to_owned(), ..DialOptions::default() };
+        let options = DialOptions {
+            bind_interface: system.name().to_owned(),
+            // As the stack does it, which takes any datagram. The reference loses those that are larger than the MTU.
+            udp_fragment: Some(true),
+            ..DialOptions::default()
+        };
         let families = [true, false].map(|v4| system.speaks(v4));
         Ok(Self { dialer: Dialer::new(&options, cx)?, families, plane: cx.plane.clone(), keep })
     }
