@@ -87,7 +87,12 @@ impl Via {
                 found.next().context("a name without address")?
             }
         };
-        let any = if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+        let any = match (to.ip().is_loopback(), to.is_ipv4()) {
+            (true, true) => "127.0.0.1:0",
+            (true, false) => "[::1]:0",
+            (false, true) => "0.0.0.0:0",
+            (false, false) => "[::]:0",
+        };
         let socket = UdpSocket::bind(any).await.context("bind UDP")?;
         socket.connect(to).await.with_context(|| format!("connect UDP to {to}"))?;
         Ok(Datagrams::Plain(socket))

@@ -151,14 +151,14 @@ impl Spec for FaultSpec {
 }
 
 /// The socket that orders come in on.
-struct Orders {
+pub(crate) struct Orders {
     socket: Option<UnixDatagram>,
     /// The next connection panics.
     poison: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Orders {
-    fn new(path: &str) -> Result<Self, BuildError> {
+    pub(crate) fn new(path: &str) -> Result<Self, BuildError> {
         let socket = if path.is_empty() {
             None
         } else {
@@ -171,7 +171,10 @@ impl Orders {
     }
 
     /// Does `work` until an order comes.
-    async fn obey(self, work: impl Future<Output = Result<(), Fault>>) -> Result<(), Fault> {
+    pub(crate) async fn obey(
+        self,
+        work: impl Future<Output = Result<(), Fault>>,
+    ) -> Result<(), Fault> {
         let Some(socket) = &self.socket else { return work.await };
         let mut work = std::pin::pin!(work);
         let mut buffer = [0; 64];

@@ -5,111 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use crosspoint_conformance::{
-    net::{
-        Socks, Target, Via,
-        suite::{self, Naming, Origins},
-    },
-    ports,
-    process::Running,
-    subject::{Subject, write_config},
+    net::suite::{self, Origins},
+    subject::Subject,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{net::UdpSocket, time::Instant};
 
-/// A key pair.
-#[derive(Clone)]
-struct Keys {
-    private: String,
-    public: String,
-}
-
-fn keys() -> Result<Keys> {
-    let output =
-        Subject::under_test().run_cli(&std::env::temp_dir(), ["generate", "wg-keypair"], &[])?;
-    let text = String::from_utf8(output.stdout)?;
-    let find = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.map(|key| key.trim().to_owned()).with_context(|| format!("no {name} in {text:?}"))
-    };
-    Ok(Keys { private: find("PrivateKey:")?, public: find("PublicKey:")? })
-}
-
-/// One end of a tunnel: a program with an entry for clients.
-struct End {
-    keys: Keys,
-    /// Last byte of its addresses in the tunnel.
-    host: u8,
-    entry: u16,
-    port: u16,
-}
-
-impl End {
-    fn new(host: u8) -> Result<Self> {
-        let [entry, port] = ports::many();
-        Ok(Self { keys: keys()?, host, entry, port })
-    }
-
-    fn socks(&self) -> Socks {
-        Socks::v5(([127, 0, 0, 1], self.entry).into())
-    }
-
-    fn via(&self) -> Via {
-        Via::from(self.socks())
-    }
-
-    fn peer(&self, secret: &str) -> Value {
-        let host = self.host;
-        json!({
-            "address": "127.0.0.1", "port": self.port, "public_key": self.keys.public,
-            "pre_shared_key": secret,
-            "allowed_ips": [format!("10.9.0.{host}/32"), format!("fd00:9::{host}/128")],
-        })
-    }
-
-    /// Clients reach 127.0.0.1 and ::1 of the end `to`: the address is replaced by the one in the tunnel, which that end
-    /// takes for its own.
-    fn config(&self, peers: &[Value], to: &Self, more: &Value) -> Value {
-        let host = self.host;
-        let mut endpoint = json!({
-            "type": "wireguard", "tag": "tunnel", "private_key": self.keys.private, "listen_port": self.port,
-            "address": [format!("10.9.0.{host}/32"), format!("fd00:9::{host}/128")], "peers": peers,
-        });
-        for (key, value) in more.as_object().into_iter().flatten() {
-            endpoint[key] = value.clone();
-        }
-        let toward = |ip: &str, address: String| json!({ "inbound": "in", "ip_cidr": ip, "outbound": "tunnel", "override_address": address });
-        json!({
-            "log": { "level": "debug" },
-            "inbounds": [{ "type": "mixed", "tag": "in", "listen": "127.0.0.1", "listen_port": self.entry }],
-            "endpoints": [endpoint],
-            "outbounds": [{ "type": "direct", "tag": "direct" }],
-            "route": { "rules": [
-                toward("127.0.0.1/32", format!("10.9.0.{}", to.host)),
-                toward("::1/128", format!("fd00:9::{}", to.host)),
-            ], "final": "direct" },
-        })
-    }
-}
-
-/// A secret that both ends share beside their keys.
-const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-
-/// Everything through the tunnel from the clients of `end`.
-async fn all(end: &End, what: &str) -> Result<()> {
-    let via = end.via();
-    for origins in [Origins::v4().await?, Origins::v6().await?] {
-        let name = || format!("{what}, {}", origins.echo.addr());
-        suite::tcp(&via, &origins, Naming::Address).await.with_context(name)?;
-        suite::udp(&via, &origins, Naming::Address).await.with_context(name)?;
-        let echo = origins.udp.addr().into();
-        suite::udp_size(&via, &echo, 4096).await.with_context(name)?;
-    }
-    Ok(())
-}
-
-async fn start(subject: &Subject, config: &Value) -> Result<Running> {
-    subject.start(config).await.with_context(|| subject.name().to_owned())
-}
+use super::wireguard_stage::{End, SECRET, all, reload, served, start};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_ways_with_the_reference() -> Result<()> {
@@ -144,19 +46,6 @@ async fn a_peer_that_restarts_is_met_again() -> Result<()> {
     }
     program.stop().await?;
     Ok(())
-}
-
-/// Puts a configuration in force, and waits until it is.
-fn reload(program: &Running, config: &Value) -> Result<()> {
-    write_config(program.dir(), config)?;
-    program.ctl(&["reload"]).map(drop)
-}
-
-/// Whether a client of that end gets an answer soon.
-async fn served(end: &End, echo: &Target) -> bool {
-    let via = end.via();
-    let asked = suite::tcp_ping_pong(&via, echo);
-    matches!(tokio::time::timeout(Duration::from_secs(3), asked).await, Ok(Ok(())))
 }
 
 /// A third peer comes and goes by reload: the flow of the second one lives on, and the third one's key means nothing before.
