@@ -132,13 +132,31 @@ pub fn emit(
     mtu: usize,
     id: u32,
 ) {
+    emit_parts(out, (src, dst), protocol, [payload, &[]], mtu, id);
+}
+
+/// The same with a payload that lies in two pieces.
+pub(crate) fn emit_parts(
+    out: &mut Packets,
+    (src, dst): (IpAddr, IpAddr),
+    protocol: u8,
+    [head, rest]: [&[u8]; 2],
+    mtu: usize,
+    id: u32,
+) {
+    let headers = if src.is_ipv4() { 20 } else { 40 };
+    if !rest.is_empty() && headers + head.len() + rest.len() > mtu {
+        // What is to be cut has to be one piece.
+        let whole = [head, rest].concat();
+        return emit_parts(out, (src, dst), protocol, [&whole, &[]], mtu, id);
+    }
     match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             let room = mtu.saturating_sub(20).max(8);
-            parts(payload, room, room & !7, |part, offset, more, whole| {
-                out.push_with(20 + part.len(), |packet| {
+            parts(head, room, room & !7, |part, offset, more, whole| {
+                out.push_with(20 + part.len() + rest.len(), |packet| {
                     packet[0] = 0x45;
-                    let total = u16::try_from(20 + part.len()).unwrap_or(u16::MAX);
+                    let total = u16::try_from(packet.len()).unwrap_or(u16::MAX);
                     packet[2..4].copy_from_slice(&total.to_be_bytes());
                     let id = u16::try_from(id & 0xffff).unwrap_or(0);
                     packet[4..6].copy_from_slice(&id.to_be_bytes());
@@ -152,17 +170,18 @@ pub fn emit(
                     packet[16..20].copy_from_slice(&dst.octets());
                     let sum = checksum::of(&packet[..20]);
                     packet[10..12].copy_from_slice(&sum.to_be_bytes());
-                    packet[20..].copy_from_slice(part);
+                    packet[20..20 + part.len()].copy_from_slice(part);
+                    packet[20 + part.len()..].copy_from_slice(rest);
                 });
             });
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
             let room = mtu.saturating_sub(40).max(16);
-            parts(payload, room, (room - 8) & !7, |part, offset, more, whole| {
+            parts(head, room, (room - 8) & !7, |part, offset, more, whole| {
                 let extra = if whole { 0 } else { 8 };
-                out.push_with(40 + extra + part.len(), |packet| {
+                out.push_with(40 + extra + part.len() + rest.len(), |packet| {
                     packet[0] = 0x60;
-                    let len = u16::try_from(extra + part.len()).unwrap_or(u16::MAX);
+                    let len = u16::try_from(packet.len() - 40).unwrap_or(u16::MAX);
                     packet[4..6].copy_from_slice(&len.to_be_bytes());
                     packet[6] = if whole { protocol } else { FRAGMENT };
                     packet[7] = HOPS;
@@ -174,7 +193,9 @@ pub fn emit(
                         packet[42..44].copy_from_slice(&word.to_be_bytes());
                         packet[44..48].copy_from_slice(&id.to_be_bytes());
                     }
-                    packet[40 + extra..].copy_from_slice(part);
+                    let payload = &mut packet[40 + extra..];
+                    payload[..part.len()].copy_from_slice(part);
+                    payload[part.len()..].copy_from_slice(rest);
                 });
             });
         }

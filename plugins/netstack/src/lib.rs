@@ -29,7 +29,6 @@ mod tests;
 mod udp;
 
 use std::{
-    cell::RefCell,
     hash::{BuildHasher as _, RandomState},
     io,
     net::{IpAddr, SocketAddr},
@@ -118,10 +117,6 @@ pub struct Netstack {
     ports: AtomicU16,
 }
 
-thread_local! {
-    static OUT: RefCell<Packets> = RefCell::default();
-}
-
 impl Netstack {
     /// A stack without flows. Its timers run in [`Netstack::run`].
     #[must_use]
@@ -153,27 +148,30 @@ impl Netstack {
 
     /// Takes packets that came out of the tunnel. Those of one flow that follow each other are taken together.
     pub fn input<'a>(&self, packets: impl IntoIterator<Item = &'a [u8]>) {
-        let mut out = OUT.take();
+        Packets::borrowed(|out| {
+            self.take(packets, out);
+            if !out.is_empty() {
+                self.link.send(out);
+            }
+        });
+    }
+
+    fn take<'a>(&self, packets: impl IntoIterator<Item = &'a [u8]>, out: &mut Packets) {
         let mut run: Option<(Key, Head)> = None;
         let mut segments = Vec::new();
         for packet in packets {
             let Some(ip) = ip::parse(packet) else { continue };
             if ip.fragment.is_some() || ip.protocol != protocol::TCP {
-                self.other(&ip, &mut out);
+                self.other(&ip, out);
                 continue;
             }
             let Some((key, head)) = key(&ip) else { continue };
             if run.is_none_or(|(of, _)| of != key) {
-                self.segments(run.replace((key, head)), &mut segments, &mut out);
+                self.segments(run.replace((key, head)), &mut segments, out);
             }
             segments.push(packet);
         }
-        self.segments(run, &mut segments, &mut out);
-        if !out.is_empty() {
-            self.link.send(&out);
-            out.clear();
-        }
-        OUT.set(out);
+        self.segments(run, &mut segments, out);
     }
 
     /// Takes segments of one flow.

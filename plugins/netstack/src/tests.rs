@@ -123,7 +123,8 @@ async fn carries(lose: Option<u64>, v6: bool, len: usize) {
     let both = async { tokio::join!(up, down) };
     tokio::time::timeout(Duration::from_secs(60), both).await.expect("in time");
     drop((client, server));
-    for _ in 0..100 {
+    // A last packet that was lost is sent again after a second.
+    for _ in 0..1000 {
         if a.stack.tcp_flows() + b.stack.tcp_flows() == 0 {
             return;
         }

@@ -45,19 +45,18 @@ pub(crate) fn emit(
     payload: &[u8],
     mtu: usize,
     id: u32,
-    scratch: &mut Vec<u8>,
 ) {
     let Ok(len) = u16::try_from(HEADER + payload.len()) else { return };
-    scratch.clear();
-    for word in [src.port(), dst.port(), len, 0] {
-        scratch.extend_from_slice(&word.to_be_bytes());
+    let mut header = [0; HEADER];
+    for (place, word) in header.chunks_mut(2).zip([src.port(), dst.port(), len, 0]) {
+        place.copy_from_slice(&word.to_be_bytes());
     }
-    scratch.extend_from_slice(payload);
-    let sum = checksum::of_transport(src.ip(), dst.ip(), protocol::UDP, scratch);
+    // The header has an even length: the sum of both is the sum of their sums.
+    let sum = checksum::of_parts(src.ip(), dst.ip(), protocol::UDP, [&header, payload]);
     // Zero would say that there is none.
     let sum = if sum == 0 { u16::MAX } else { sum };
-    scratch[6..8].copy_from_slice(&sum.to_be_bytes());
-    ip::emit(out, (src.ip(), dst.ip()), protocol::UDP, scratch, mtu, id);
+    header[6..8].copy_from_slice(&sum.to_be_bytes());
+    ip::emit_parts(out, (src.ip(), dst.ip()), protocol::UDP, [&header, payload], mtu, id);
 }
 
 /// Datagrams that wait for their reader.
@@ -166,14 +165,7 @@ impl Table {
             return None;
         }
         flows.insert(key, shared.clone());
-        Some(Association {
-            table: Arc::downgrade(self),
-            link: self.link.clone(),
-            key,
-            shared,
-            out: Packets::new(),
-            scratch: Vec::new(),
-        })
+        Some(Association { table: Arc::downgrade(self), link: self.link.clone(), key, shared })
     }
 }
 
@@ -183,8 +175,6 @@ pub struct Association {
     link: Arc<dyn Link>,
     key: Key,
     shared: Arc<Shared>,
-    out: Packets,
-    scratch: Vec<u8>,
 }
 
 impl PacketIo for Association {
@@ -203,6 +193,17 @@ impl PacketIo for Association {
         let Some(table) = self.table.upgrade() else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
+        Packets::borrowed(|out| {
+            self.emit(&table, batch, out);
+            self.link.send(out);
+        });
+        batch.clear();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Association {
+    fn emit(&self, table: &Table, batch: &Batch, out: &mut Packets) {
         for index in 0..batch.len() {
             // A name cannot stand in a packet: whoever opened the association resolved those that matter.
             let Some(peer) = Target::socket_addr(batch.peer(index)) else { continue };
@@ -211,12 +212,8 @@ impl PacketIo for Association {
                 Key::Own(own) => (own, peer),
             };
             let id = table.ids.fetch_add(1, Ordering::Relaxed);
-            emit(&mut self.out, ends, batch.payload(index), table.mtu, id, &mut self.scratch);
+            emit(out, ends, batch.payload(index), table.mtu, id);
         }
-        batch.clear();
-        self.link.send(&self.out);
-        self.out.clear();
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,16 +1,16 @@
 //! One flow: a smoltcp interface that knows one address and one socket.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use smoltcp::{
     iface::{Config, Interface, PollResult, SocketHandle, SocketSet},
-    phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken},
+    phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, PacketMeta, RxToken, TxToken},
     socket::tcp::{CongestionControl, Socket, SocketBuffer, State},
     time::{Duration as SmolDuration, Instant},
     wire::{HardwareAddress, IpCidr},
 };
 
-use super::{Key, endpoint};
+use super::{Key, cut, endpoint};
 use crate::packets::Packets;
 
 /// Bytes that may wait for a reader, which is also the window: enough for 40 Mbit/s at 100 ms. The memory is touched
@@ -26,8 +26,8 @@ const PROBE: SmolDuration = SmolDuration::from_secs(60);
 const OPENING: SmolDuration = SmolDuration::from_secs(15);
 /// How long a connection may take to end when nobody holds it any more (Linux: tcp_fin_timeout).
 const ORPHAN: SmolDuration = SmolDuration::from_secs(60);
-/// Packets that leave at once before they are sent on.
-const BURST: usize = 64;
+/// Packets that leave at once before they are sent on: with the usual MTU, those of one large segment.
+const BURST: usize = 40;
 
 /// The state of one flow.
 pub(super) struct Core {
@@ -35,6 +35,9 @@ pub(super) struct Core {
     sockets: SocketSet<'static>,
     handle: SocketHandle,
     mtu: usize,
+    v6: bool,
+    /// The number of the next byte from the peer, as it was told last.
+    acknowledged: Option<u32>,
     /// The stream of it was handed out.
     pub(super) open: bool,
     /// A client behind the tunnel opened it.
@@ -47,13 +50,14 @@ pub(super) struct Core {
 
 impl Core {
     fn new(key: Key, mtu: usize, seed: u64) -> Self {
-        let mut wire = Wire { rx: None, out: &mut Packets::new(), mtu };
+        let v6 = key.local.is_ipv6();
+        let mut wire = Wire { rx: None, out: &mut Packets::new(), mtu, v6, ack: &mut None };
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut iface = Interface::new(config, &mut wire, Instant::ZERO);
         let local = endpoint(key.local).addr;
         iface.update_ip_addrs(|addrs| {
-            let bits = if key.local.is_ipv4() { 32 } else { 128 };
+            let bits = if v6 { 128 } else { 32 };
             // There is room for two.
             let _ = addrs.push(IpCidr::new(local, bits));
         });
@@ -69,6 +73,8 @@ impl Core {
             sockets,
             handle,
             mtu,
+            v6,
+            acknowledged: None,
             open: false,
             accepted: false,
             gone: false,
@@ -116,9 +122,15 @@ impl Core {
         }
     }
 
+    /// The number of the next byte from the peer, as it was told last.
+    pub(super) fn acknowledged(&self) -> Option<u32> {
+        self.acknowledged
+    }
+
     /// Takes a packet from the tunnel; an answer that cannot wait goes to `out`.
     pub(super) fn feed(&mut self, now: Instant, packet: &[u8], out: &mut Packets) {
-        let mut wire = Wire { rx: Some(packet), out, mtu: self.mtu };
+        let mut wire =
+            Wire { rx: Some(packet), out, mtu: self.mtu, v6: self.v6, ack: &mut self.acknowledged };
         self.iface.poll_ingress_single(now, &mut wire, &mut self.sockets);
         // Nobody will ever read it: the peer should know.
         if self.orphan.is_some() && self.socket().recv_queue() > 0 {
@@ -132,7 +144,8 @@ impl Core {
             self.socket().abort();
         }
         loop {
-            let mut wire = Wire { rx: None, out, mtu: self.mtu };
+            let mut wire =
+                Wire { rx: None, out, mtu: self.mtu, v6: self.v6, ack: &mut self.acknowledged };
             let more = self.iface.poll_egress(now, &mut wire, &mut self.sockets);
             if out.len() >= BURST || more == PollResult::None {
                 if !out.is_empty() {
@@ -171,6 +184,14 @@ struct Wire<'a> {
     rx: Option<&'a [u8]>,
     out: &'a mut Packets,
     mtu: usize,
+    v6: bool,
+    ack: &'a mut Option<u32>,
+}
+
+impl Wire<'_> {
+    fn tx(&mut self) -> Tx<'_> {
+        Tx { out: self.out, size: None, mtu: self.mtu, ack: self.ack }
+    }
 }
 
 impl Device for Wire<'_> {
@@ -184,22 +205,28 @@ impl Device for Wire<'_> {
         Self: 't;
 
     fn receive(&mut self, _: Instant) -> Option<(Rx<'_>, Tx<'_>)> {
-        Some((Rx(self.rx.take()?), Tx(self.out)))
+        let rx = Rx(self.rx.take()?);
+        Some((rx, self.tx()))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Tx<'_>> {
-        Some(Tx(self.out))
+        Some(self.tx())
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = self.mtu;
-        // What comes out of a tunnel is authentic; who gets it at the other side checks.
-        let mut checksum = ChecksumCapabilities::default();
-        checksum.ipv4 = Checksum::Tx;
-        checksum.tcp = Checksum::Tx;
-        capabilities.checksum = checksum;
+        // What comes out of a tunnel is authentic. Who gets it at the other side checks: `cut` writes the sums.
+        capabilities.checksum = ChecksumCapabilities::ignored();
+        let (v4, v6) = (cut::largest(self.mtu, 40), cut::largest(self.mtu, 60));
+        capabilities.segmentation.tcpv4 = NonZeroUsize::new(v4);
+        capabilities.segmentation.tcpv6 = NonZeroUsize::new(v6);
+        if self.v6 {
+            // smoltcp 0.14 drops segments of IPv6 that are larger than this though they may be cut: `cut` keeps to the
+            // true size, and offers it to the peer.
+            capabilities.max_transmission_unit = v6;
+        }
         capabilities
     }
 }
@@ -212,10 +239,22 @@ impl RxToken for Rx<'_> {
     }
 }
 
-struct Tx<'a>(&'a mut Packets);
+struct Tx<'a> {
+    out: &'a mut Packets,
+    /// Payload of the packets that the segment is to be cut into.
+    size: Option<usize>,
+    mtu: usize,
+    ack: &'a mut Option<u32>,
+}
 
 impl TxToken for Tx<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        self.0.push_with(len, f)
+        let (result, ack) = cut::emit(self.out, len, self.size, self.mtu, f);
+        *self.ack = ack.or(*self.ack);
+        result
+    }
+
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.size = meta.segmentation_offload_size.map(|size| usize::from(size.get()));
     }
 }

@@ -1,6 +1,8 @@
 //! TCP: one smoltcp interface with one socket for each flow, found by its ends.
 
 mod core;
+mod cut;
+mod merge;
 mod reset;
 mod stream;
 mod table;
@@ -37,6 +39,7 @@ pub(crate) struct Head {
 pub(crate) const FIN: u8 = 1;
 pub(crate) const SYN: u8 = 2;
 pub(crate) const RST: u8 = 4;
+pub(crate) const PSH: u8 = 8;
 pub(crate) const ACK: u8 = 16;
 
 impl Head {

@@ -20,13 +20,11 @@ use crate::packets::Packets;
 pub struct TcpStream {
     table: Arc<Table>,
     flow: Arc<Flow>,
-    /// For packets on their way out.
-    out: Packets,
 }
 
 impl TcpStream {
     pub(super) fn new(table: Arc<Table>, flow: Arc<Flow>) -> Self {
-        Self { table, flow, out: Packets::new() }
+        Self { table, flow }
     }
 
     /// The address behind the tunnel.
@@ -54,7 +52,7 @@ impl TcpStream {
             socket.register_send_waker(cx.waker());
             return Poll::Pending;
         }
-        self.table.pump(&self.flow, &mut core, &mut self.out);
+        Packets::borrowed(|out| self.table.pump(&self.flow, &mut core, out));
         Poll::Ready(Ok(sent))
     }
 }
@@ -82,7 +80,7 @@ impl AsyncRead for TcpStream {
         }
         if buf.filled().len() > before {
             // The peer may be waiting for room.
-            own.table.pump(&own.flow, &mut core, &mut own.out);
+            Packets::borrowed(|out| own.table.pump(&own.flow, &mut core, out));
             return Poll::Ready(Ok(()));
         }
         if buf.remaining() == 0 {
@@ -128,7 +126,7 @@ impl AsyncWrite for TcpStream {
         let own = self.get_mut();
         let mut core = own.flow.core.lock();
         core.socket().close();
-        own.table.pump(&own.flow, &mut core, &mut own.out);
+        Packets::borrowed(|out| own.table.pump(&own.flow, &mut core, out));
         Poll::Ready(Ok(()))
     }
 }
@@ -141,6 +139,6 @@ impl Stream for TcpStream {
 
 impl Drop for TcpStream {
     fn drop(&mut self) {
-        self.table.abandon(&self.flow, &mut self.out);
+        Packets::borrowed(|out| self.table.abandon(&self.flow, out));
     }
 }

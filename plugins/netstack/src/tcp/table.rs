@@ -1,6 +1,7 @@
 //! All TCP flows of a stack.
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     io,
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use super::{
     Head, Key, TcpStream,
     core::{Core, instant},
-    reset,
+    merge, reset,
     timers::{NEVER, Timers},
 };
 use crate::{Link, Screen, packets::Packets};
@@ -28,6 +29,11 @@ use crate::{Link, Screen, packets::Packets};
 const SHARDS: usize = 64;
 /// Connections that may be opening at a time: more are not answered, and come again.
 const OPENING: usize = 1024;
+
+thread_local! {
+    /// Segments that were joined. No packet is larger than 64 KiB.
+    static MERGED: RefCell<Vec<u8>> = RefCell::default();
+}
 
 /// A flow in the table.
 pub(super) struct Flow {
@@ -108,7 +114,10 @@ impl Table {
         let flow = self.get(&key).or_else(|| self.accept(key, head, out, screen))?;
         let mut core = flow.core.lock();
         let now = instant(self.now());
-        packets.iter().for_each(|packet| core.feed(now, packet, out));
+        MERGED.with_borrow_mut(|merged| {
+            let feed = |core: &mut Core, packet: &[u8]| core.feed(now, packet, out);
+            merge::each(&mut *core, packets, merged, |core| core.acknowledged(), feed);
+        });
         self.pump(&flow, &mut core, out);
         if core.open || !core.accepted || !core.socket().may_send() {
             return None;
