@@ -1,6 +1,7 @@
 //! Side-by-side measurements against the reference: `cargo run --release -p crosspoint-benches -- s1`.
 
 mod cpu;
+mod derp;
 mod goals;
 mod host;
 mod links;
@@ -40,6 +41,7 @@ cargo run --release -p crosspoint-benches -- raw            the load alone, with
   s3    Trojan over TLS, both ends              s10  start and check with large configurations
   s4    VLESS over WebSocket, both ends         all  all of them
   idle-tls   memory of idle Trojan connections, both ends
+  derp  a DERP server, with --loads flood rr idle, against Tailscale's own (fetched by pip if need be)
 
   --subject PATH|reference|crosspoint   default crosspoint, built by cargo if need be
   --reference PATH                      default sing-box 1.12.12, fetched by pip if need be
@@ -90,6 +92,7 @@ fn run() -> Result<ExitCode> {
         "s1" | "s2" | "s3" | "s4" | "s7" | "s8" | "s10" | "idle-tls" | "all" => {
             side_by_side(options)
         }
+        "derp" => derp::run(&options),
         "raw" => raw(&options),
         _ => {
             println!("{HELP}");
