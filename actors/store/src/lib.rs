@@ -7,7 +7,7 @@
 //! * Who writes waits for nothing: the overlay is a map, and a thread commits it. A kill at any moment loses at most
 //!   what was written within the last second, and never a part of a transaction.
 //! * Who reads waits for no commit. What was looked up of rejected answers is remembered.
-//! * Fake addresses are in a [`journal`] until they are committed: a kill loses none that a client was told of, and a
+//! * Fake addresses are in a journal (`journal`) until they are committed: a kill loses none that a client was told of, and a
 //!   power cut what was given out within the last second, to nobody else.
 //! * A file that is damaged, or that is something else, is set aside under another name and never stops the start.
 //! * A file of the reference ([`bbolt`]) is imported once and kept under another name.

@@ -58,7 +58,10 @@ impl Spec for SetSpec {
             Origin::Remote { options, .. } => options.to_map(),
         };
         // Whether its rules are kept, the format and the compatibility switches count as well.
-        out.insert("fingerprint".to_owned(), format!("{:?} {}", self.set.fingerprint, self.set.named).into());
+        out.insert(
+            "fingerprint".to_owned(),
+            format!("{:?} {}", self.set.fingerprint, self.set.named).into(),
+        );
         out
     }
 

@@ -106,7 +106,8 @@ impl Library {
             }
             let named = wanted.contains(tag);
             let remote = matches!(options.source, RuleSetSource::Remote(_));
-            if !named && !(strict && remote) {
+            let needed = named || strict && remote;
+            if !needed {
                 continue;
             }
             let fingerprint = Fingerprint::of(options, compat);

@@ -297,9 +297,8 @@ async fn strict_downloads_all_sets() {
     assert!(why.starts_with("initialize rule-set["), "{why}");
     server.say(r#"{"version": 1, "rules": [{"domain": "one"}]}"#);
     assert!(eventually(async || library.settled().await.is_ok()).await);
-    let slot = |tags: &str, tag: &str| {
-        library.plan(&named(tags), true).sets().get(tag).unwrap().clone()
-    };
+    let slot =
+        |tags: &str, tag: &str| library.plan(&named(tags), true).sets().get(tag).unwrap().clone();
     assert!(slot_matches(&slot(r#""a""#, "a"), "one"));
     let spare = slot(r#""a""#, "b");
     assert!(spare.generation() == 1 && !slot_matches(&spare, "one"));
