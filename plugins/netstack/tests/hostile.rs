@@ -150,12 +150,38 @@ fn packet(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
 #[derive(Clone, Debug)]
 enum Act {
     Raw(Vec<u8>),
-    Segment { v6: bool, ports: (u8, u8), flags: u8, seq: Option<u32>, ack: Option<u32>, options: Vec<u8>, len: usize },
-    Datagram { v6: bool, ports: (u8, u8), len: usize, said: Option<u16> },
-    Echo { v6: bool, bytes: Vec<u8> },
-    Part { v6: bool, protocol: u8, id: u8, offset: u8, more: bool, len: usize },
+    Segment {
+        v6: bool,
+        ports: (u8, u8),
+        flags: u8,
+        seq: Option<u32>,
+        ack: Option<u32>,
+        options: Vec<u8>,
+        len: usize,
+    },
+    Datagram {
+        v6: bool,
+        ports: (u8, u8),
+        len: usize,
+        said: Option<u16>,
+    },
+    Echo {
+        v6: bool,
+        bytes: Vec<u8>,
+    },
+    Part {
+        v6: bool,
+        protocol: u8,
+        id: u8,
+        offset: u8,
+        more: bool,
+        len: usize,
+    },
     /// The last packet again, with a bit changed and the end cut off.
-    Again { bit: u16, cut: u16 },
+    Again {
+        bit: u16,
+        cut: u16,
+    },
     Wait(u16),
     /// We say something on each stream.
     Say(u16),
@@ -244,9 +270,7 @@ async fn play(bench: &Bench, acts: Vec<Act>) {
                 datagram.resize(8 + len, 1);
                 packet(from.ip(), to.ip(), 17, &datagram)
             }
-            Act::Echo { v6, bytes } => {
-                packet(client(v6), own(v6), if v6 { 58 } else { 1 }, &bytes)
-            }
+            Act::Echo { v6, bytes } => packet(client(v6), own(v6), if v6 { 58 } else { 1 }, &bytes),
             Act::Part { v6, protocol, id, offset, more, len } => {
                 part(v6, protocol, id, (offset, more), len)
             }
@@ -314,8 +338,13 @@ fn quickly(work: impl Future<Output = ()>) {
     runtime.expect("a runtime").block_on(work);
 }
 
+/// `PROPTEST_CASES` of them, 96 if that is not said.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|said| said.parse().ok()).unwrap_or(96)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_packet_panics_or_leaks_a_flow(acts in proptest::collection::vec(act(), 1..120)) {
@@ -347,8 +376,10 @@ fn unfinished_openings_are_bounded_and_forgotten() {
         let bench = Bench::new();
         for round in 0..3 {
             for port in 0..3000_u16 {
-                let (from, to) =
-                    (SocketAddr::new(client(false), 10_000 + port), SocketAddr::new(own(false), 80));
+                let (from, to) = (
+                    SocketAddr::new(client(false), 10_000 + port),
+                    SocketAddr::new(own(false), 80),
+                );
                 let syn = segment(from, to, (u32::from(port), 0), SYN, &[], &[]);
                 bench.input(&packet(from.ip(), to.ip(), 6, &syn));
             }
@@ -368,7 +399,8 @@ fn what_nobody_reads_is_dropped() {
     quickly(async {
         let bench = Bench::new();
         for _ in 0..50_000 {
-            play(&bench, vec![Act::Datagram { v6: false, ports: (0, 0), len: 1200, said: None }]).await;
+            play(&bench, vec![Act::Datagram { v6: false, ports: (0, 0), len: 1200, said: None }])
+                .await;
         }
         let mut association = bench.taker.packets.lock().pop().expect("an association");
         let (mut batch, mut waited) = (Batch::new(), 0);

@@ -168,9 +168,10 @@ impl Core {
     }
 
     /// Whether nothing can come of it any more. The peer's last acknowledgement is not waited for: what
-    /// comes late is answered with a reset, when all data has been taken on both sides.
+    /// comes late is answered with a reset, when all data has been taken on both sides. One that listens after a segment
+    /// has come was opened by nonsense, or the client has taken its opening back.
     pub(super) fn is_over(&mut self) -> bool {
-        matches!(self.socket().state(), State::Closed | State::TimeWait)
+        matches!(self.socket().state(), State::Closed | State::TimeWait | State::Listen)
     }
 }
 
