@@ -26,7 +26,8 @@ use crosspoint_layers::{
     },
 };
 use crosspoint_tls::Server as Tls;
-use hyper::{server::conn, service::service_fn};
+use http::header;
+use hyper::{body::Body as _, server::conn, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{io::AsyncWriteExt as _, sync::OwnedSemaphorePermit};
 use tracing::{debug, info as note};
@@ -270,7 +271,13 @@ impl Front {
         let mut answer = self.pages.answer(&request).await;
         if request.version() == http::Version::HTTP_2 {
             // There it is forbidden (RFC 9113 §8.2.2).
-            answer.headers_mut().remove(http::header::CONNECTION);
+            answer.headers_mut().remove(header::CONNECTION);
+            // And there the server does not leave out by itself what nobody asked for.
+            if request.method() == http::Method::HEAD {
+                let len = answer.body().size_hint().exact().unwrap_or(0);
+                answer.headers_mut().insert(header::CONTENT_LENGTH, len.into());
+                *answer.body_mut() = http_body_util::Full::default();
+            }
         }
         Ok(answer)
     }

@@ -97,8 +97,8 @@ options! {
 }
 
 options! {
-    /// How STUN listens.
-    pub struct StunObject ("option._DERPSTUNListenOptions") {
+    /// How STUN listens; unknown members pass.
+    pub struct StunObject ("option._DERPSTUNListenOptions") loose {
         /// Whether it does.
         pub enabled: bool = "Enabled",
         /// Where: all addresses and port 3478 by default.
