@@ -132,7 +132,9 @@ impl Stand {
 
     async fn start(&self, subject: &Subject, netns: &Netns, config: &Value) -> Result<Running> {
         let launch = subject.launch(config)?.netns(netns);
-        let launch = launch.env("ENABLE_DEPRECATED_WIREGUARD_OUTBOUND", "true");
+        let launch = launch
+            .env("ENABLE_DEPRECATED_WIREGUARD_OUTBOUND", "true")
+            .env("ENABLE_DEPRECATED_WIREGUARD_GSO", "true");
         launch.start().await.with_context(|| subject.name().to_owned())
     }
 
