@@ -30,7 +30,7 @@ use http::header;
 use hyper::{body::Body as _, server::conn, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{io::AsyncWriteExt as _, sync::OwnedSemaphorePermit};
-use tracing::{debug, info as note};
+use tracing::debug;
 
 use super::{pages::Pages, verify::Verifier};
 
@@ -206,7 +206,7 @@ impl Front {
         let newcomer = match Box::pin(work).await {
             Ok(newcomer) => newcomer,
             Err(why) => {
-                note!(conn = id, component = %me, "connection from {peer}: {why}");
+                debug!(conn = id, component = %me, "connection from {peer}: {why}");
                 return;
             }
         };

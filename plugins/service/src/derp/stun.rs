@@ -17,7 +17,7 @@ const TURNS: u32 = 8;
 /// Errors in a row after which the socket counts as broken. Most are about clients that are gone.
 const ERRORS: u32 = 64;
 
-/// Answers until the instance is cancelled.
+/// Answers until the instance is cancelled, and never ends then.
 pub(super) async fn serve(socket: Bound<UdpSocket>, cx: &BuildCx) -> Result<(), Fault> {
     let fault = |what: &str, error: io::Error| Fault(format!("stun: {what}: {error}"));
     socket.tune().map_err(|error| fault("set options of the socket", error))?;
@@ -28,7 +28,8 @@ pub(super) async fn serve(socket: Bound<UdpSocket>, cx: &BuildCx) -> Result<(), 
     loop {
         tokio::select! {
             biased;
-            () = &mut cancelled => return Ok(()),
+            // Whoever accepts may have to linger, and ends both.
+            () = &mut cancelled => std::future::pending().await,
             ready = udp.readable() => ready.map_err(|error| fault("receive", error))?,
         }
         match receive(&mut udp).await {
