@@ -22,7 +22,7 @@ use std::{
 };
 
 pub use batch::{give_batch, take_batch};
-pub use heap::give_memory_back;
+pub use heap::{give_memory_back, large_blocks_apart};
 pub use packets::packets;
 pub use stream::streams;
 

@@ -5,25 +5,18 @@ use std::{num::NonZeroUsize, time::Duration};
 use smoltcp::{
     iface::{Config, Interface, PollResult, SocketHandle, SocketSet},
     phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, PacketMeta, RxToken, TxToken},
-    socket::tcp::{CongestionControl, Socket, SocketBuffer, State},
+    socket::tcp::{Socket, State},
     time::{Duration as SmolDuration, Instant},
     wire::{HardwareAddress, IpCidr},
 };
 
-use super::{Key, cut, endpoint};
+use super::{Key, cut, endpoint, spare};
 use crate::packets::Packets;
 
-/// Bytes that may wait for a reader, which is also the window: enough for 40 Mbit/s at 100 ms. The memory is touched
-/// only as far as bytes come.
-const RECEIVE: usize = 512 * 1024;
-/// Bytes that may wait for acknowledgement.
-const SEND: usize = 512 * 1024;
 /// How long a peer may leave bytes or probes unanswered.
 const SILENCE: SmolDuration = SmolDuration::from_secs(120);
 /// An idle connection is probed this often, as Go programs do by default.
 const PROBE: SmolDuration = SmolDuration::from_secs(60);
-/// How long a connection may take to open.
-const OPENING: SmolDuration = SmolDuration::from_secs(15);
 /// How long a connection may take to end when nobody holds it any more (Linux: tcp_fin_timeout).
 const ORPHAN: SmolDuration = SmolDuration::from_secs(60);
 /// Packets that leave at once before they are sent on: with the usual MTU, those of one large segment.
@@ -36,6 +29,8 @@ pub(super) struct Core {
     handle: SocketHandle,
     mtu: usize,
     v6: bool,
+    /// Bytes that went through it.
+    pub(super) carried: usize,
     /// The number of the next byte from the peer, as it was told last.
     acknowledged: Option<u32>,
     /// The stream of it was handed out.
@@ -61,17 +56,12 @@ impl Core {
             // There is room for two.
             let _ = addrs.push(IpCidr::new(local, bits));
         });
-        let buffer = |len| SocketBuffer::new(vec![0; len]);
-        let mut socket = Socket::new(buffer(RECEIVE), buffer(SEND));
-        socket.set_nagle_enabled(false);
-        socket.set_congestion_control(CongestionControl::Cubic);
-        socket.set_timeout(Some(OPENING));
-        let mut sockets = SocketSet::new(Vec::with_capacity(1));
-        let handle = sockets.add(socket);
+        let (sockets, handle) = spare::take();
         Self {
             iface,
             sockets,
             handle,
+            carried: 0,
             mtu,
             v6,
             acknowledged: None,
@@ -129,6 +119,7 @@ impl Core {
 
     /// Takes a packet from the tunnel; an answer that cannot wait goes to `out`.
     pub(super) fn feed(&mut self, now: Instant, packet: &[u8], out: &mut Packets) {
+        self.carried += packet.len();
         let mut wire =
             Wire { rx: Some(packet), out, mtu: self.mtu, v6: self.v6, ack: &mut self.acknowledged };
         self.iface.poll_ingress_single(now, &mut wire, &mut self.sockets);
@@ -172,6 +163,13 @@ impl Core {
     /// has come was opened by nonsense, or the client has taken its opening back.
     pub(super) fn is_over(&mut self) -> bool {
         matches!(self.socket().state(), State::Closed | State::TimeWait | State::Listen)
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let sockets = std::mem::replace(&mut self.sockets, SocketSet::new(Vec::new()));
+        spare::give(sockets, self.handle, self.carried);
     }
 }
 

@@ -4,6 +4,7 @@ mod core;
 mod cut;
 mod merge;
 mod reset;
+mod spare;
 mod stream;
 mod table;
 mod timers;

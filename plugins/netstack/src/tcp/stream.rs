@@ -52,6 +52,7 @@ impl TcpStream {
             socket.register_send_waker(cx.waker());
             return Poll::Pending;
         }
+        core.carried += sent;
         Packets::borrowed(|out| self.table.pump(&self.flow, &mut core, out));
         Poll::Ready(Ok(sent))
     }
