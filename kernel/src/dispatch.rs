@@ -199,6 +199,10 @@ async fn unless_cut<T>(
     entry: &Entry,
     mut work: impl Future<Output = Result<T, Refused>> + Unpin,
 ) -> Result<T, Refused> {
+    // Nothing is dialled for a user who was revoked on the way here.
+    if let Some(why) = entry.is_cut() {
+        return Err(Refused::Cut(why));
+    }
     poll_fn(|cx| match Pin::new(&mut work).poll(cx) {
         Poll::Pending => entry.poll_cut(cx).map(|why| Err(Refused::Cut(why))),
         ready => ready,

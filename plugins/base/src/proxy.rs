@@ -18,7 +18,7 @@ use crosspoint_kernel::net::listen::{self, SessionDefaults};
 use crosspoint_kernel::net::udp::UdpPackets;
 use crosspoint_kernel::relay::{give_batch, take_batch};
 use crosspoint_kernel::serve::{self, Accepted, HANDSHAKE_TIMEOUT, handshake};
-use crosspoint_kernel::session::{Network, Session};
+use crosspoint_kernel::session::{Network, Session, Standing};
 use crosspoint_kernel::{BoxFuture, BuildError, DialError};
 use crosspoint_schema::decode::{Addr, Map, Options};
 use crosspoint_schema::options::{AuthUser, DialOptions, ListenOptions, TlsInOptions};
@@ -166,10 +166,12 @@ impl<O: ProxyOptions> Spec for ProxySpec<O> {
             } else {
                 None
             };
+            let users = SharedUsers::new(self.users());
             let proxy = Arc::new(Proxy {
                 dispatch: Dispatch::new(cx.plane.clone()),
                 unpack: Unpack::new(&cx, None, true)?,
-                users: SharedUsers::new(self.users()),
+                standing: Arc::new(users.clone()),
+                users,
                 speaks: self.speaks,
                 tls,
                 defaults: SessionDefaults::new(options),
@@ -184,7 +186,8 @@ impl<O: ProxyOptions> Spec for ProxySpec<O> {
                         tls.watch(cx.cancel.clone(), cx.me.clone());
                     }
                     // A predecessor may have had users that this instance does not know.
-                    proxy.cut_strangers(None);
+                    let users = proxy.users.clone();
+                    cx.plane.ledger.inherit(&cx.me, move |user| users.holds(user));
                     let _system = match system {
                         Some(system) => {
                             Some(system.enable().await.map_err(|e| Fault(e.to_string()))?)
@@ -221,7 +224,7 @@ impl Control for Handle {
     fn reconfigure(&mut self, next: Arc<dyn Spec>) {
         if let Some(users) = (self.read)(&*next) {
             let old = self.proxy.users.replace(users);
-            self.proxy.cut_strangers(Some(old.as_deref()));
+            self.proxy.cut_strangers(old.as_deref());
         }
     }
 }
@@ -234,24 +237,22 @@ struct Proxy {
     speaks: Speaks,
     tls: Option<Server>,
     users: SharedUsers,
+    /// The same, for sessions that ask.
+    standing: Arc<dyn Standing>,
     defaults: SessionDefaults,
     listen: ListenOptions,
 }
 
 impl Proxy {
-    /// Ends the flows of users who may not log in any more, as far as `old`, the users before, tells (`None`: as
-    /// far as their names tell). Nobody's flows end where nobody has to log in.
-    fn cut_strangers(&self, old: Option<Option<&Users>>) {
+    /// Ends the flows of users who may not log in any more, as far as `old`, the users before, tells. Nobody's flows end where
+    /// nobody has to log in.
+    fn cut_strangers(&self, old: Option<&Users>) {
         let users = self.users.load();
         let Some(users) = users.as_deref() else { return };
         let me = &self.cx.me;
         self.cx.plane.ledger.cut_where(Cut::Revoked, |entry| {
             let mine = entry.inbound.kind == me.kind && entry.inbound.tag == me.tag;
-            let stays = |name: &str| match old {
-                Some(Some(old)) => old.same_user(users, name),
-                Some(None) => false,
-                None => users.has(name),
-            };
+            let stays = |name: &str| old.is_some_and(|old| old.same_user(users, name));
             mine && !entry.user.as_deref().is_some_and(stays)
         });
     }
@@ -335,6 +336,7 @@ impl Proxy {
         let source = stated.map_or(peer, |ip| SocketAddr::new(ip, 0));
         let mut session = Session::new(id, self.cx.me.clone(), network, source, target);
         session.user = user;
+        session.standing = Some(self.standing.clone());
         self.defaults.apply(&mut session);
         session
     }

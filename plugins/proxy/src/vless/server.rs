@@ -57,9 +57,17 @@ impl VlessIn {
     }
 }
 
-/// Users by id.
+/// Users by what [`mark`] makes of their ids.
 #[derive(Debug, Default)]
-struct Users(HashMap<Uuid, User>);
+struct Users(HashMap<Mark, User>);
+
+/// A hash of an id. The id is all that a user proves itself with: comparing hashes, the time of a look-up tells nothing of how
+/// much of a guess was right.
+type Mark = [u8; 32];
+
+fn mark(id: &Uuid) -> Mark {
+    *blake3::hash(id).as_bytes()
+}
 
 #[derive(Clone, Debug)]
 struct User {
@@ -68,7 +76,7 @@ struct User {
 }
 
 impl Users {
-    fn named(&self) -> impl Iterator<Item = (&str, (&Uuid, &str))> {
+    fn named(&self) -> impl Iterator<Item = (&str, (&Mark, &str))> {
         self.0.iter().map(|(id, user)| (&*user.name, (id, user.flow.as_str())))
     }
 }
@@ -119,11 +127,11 @@ impl Offer for VlessIn {
         let flow = self.0.users.first().map(|user| user.flow.clone()).unwrap_or_default();
         let managed = managed.iter().filter(|user| !self.configures(&user.name)).map(|user| {
             let (name, flow) = (user.name.clone(), flow.clone());
-            (uuid::id(user.secret.expose()), User { name, flow })
+            (mark(&uuid::id(user.secret.expose())), User { name, flow })
         });
         let users = self.0.users.iter().enumerate().map(|(at, user)| {
             let name = user_name(at, &user.name);
-            (uuid::id(user.uuid.expose()), User { name, flow: user.flow.clone() })
+            (mark(&uuid::id(user.uuid.expose())), User { name, flow: user.flow.clone() })
         });
         Ok(Users(managed.chain(users).collect()))
     }
@@ -168,7 +176,7 @@ async fn read_request(users: &Users, mut stream: BoxStream) -> Result<Wanted, Re
             Err(error) => return Err(Refused::client(error)),
         }
     };
-    let user = users.0.get(&request.id).cloned();
+    let user = users.0.get(&mark(&request.id)).cloned();
     let user = user.ok_or_else(|| Refused::client(unknown(&request.id)))?;
     held.drain(..len);
     admit(stream, request, user, held).await
@@ -250,7 +258,7 @@ mod tests {
 
     fn users(all: &[(Uuid, &str, &str)]) -> Users {
         let user = |(id, name, flow): &(Uuid, &str, &str)| {
-            (*id, User { name: (*name).into(), flow: (*flow).to_owned() })
+            (mark(id), User { name: (*name).into(), flow: (*flow).to_owned() })
         };
         Users(all.iter().map(user).collect())
     }
