@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use crosspoint_conformance::{
-    process::Running,
+    netns::Netns,
+    process::{Launch, Running},
     subject::{Subject, write_config},
 };
 use serde::Deserialize;
@@ -64,7 +65,15 @@ pub(crate) fn faulty() -> Subject {
 impl Daemon {
     /// Starts it and waits until its inbounds listen.
     pub(crate) async fn start(config: &Value) -> Result<Self> {
-        let launch = faulty().launch(config)?;
+        Self::launched(faulty().launch(config)?).await
+    }
+
+    /// The same in a network namespace.
+    pub(crate) async fn start_within(config: &Value, netns: &Netns) -> Result<Self> {
+        Self::launched(faulty().launch(config)?.netns(netns)).await
+    }
+
+    async fn launched(launch: Launch) -> Result<Self> {
         let control = launch.dir().join("control.sock");
         let running = launch.env("CROSSPOINT_CONTROL", control.as_os_str()).start().await?;
         let daemon = Self { running, control };
