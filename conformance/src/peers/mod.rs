@@ -38,6 +38,8 @@ pub enum Library {
     Aioquic,
     /// sing-box 1.13 as a library with all build tags: what the program [`Peer::SingBox`] lacks (Tailscale, DERP).
     SingBox,
+    /// arkitekt-mesh 0.8, a Tailscale client in Rust that is neither Tailscale's nor ours.
+    Arkitekt,
 }
 
 impl Library {
@@ -46,10 +48,11 @@ impl Library {
     /// # Errors
     /// As [`Peer::path`]; a Python for which no wheel is pinned counts as not fetched.
     pub fn path(self) -> Result<PathBuf> {
-        static PATHS: [OnceLock<Result<PathBuf, String>>; 2] = [const { OnceLock::new() }; 2];
+        static PATHS: [OnceLock<Result<PathBuf, String>>; 3] = [const { OnceLock::new() }; 3];
         let (name, list) = match self {
             Library::Aioquic => ("aioquic-1.7.2", include_str!("aioquic.txt")),
             Library::SingBox => ("sing-box-python-1.13.21", include_str!("singbox.txt")),
+            Library::Arkitekt => ("arkitekt-mesh-0.8.0", include_str!("arkitekt.txt")),
         };
         PATHS[self as usize]
             .get_or_init(|| fetch::library(name, list).map_err(|e| format!("{e:#}")))

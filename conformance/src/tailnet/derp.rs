@@ -276,7 +276,28 @@ impl<S: AsyncRead + AsyncWrite> Client<S> {
     /// # Errors
     /// When the server refuses or speaks another protocol.
     pub async fn login(stream: S, keys: &Keys, hello: &Hello) -> Result<Self> {
-        let (mut reader, mut writer, server) = Self::upgrade(stream, hello).await?;
+        let (reader, writer, server) = Self::upgrade(stream, hello).await?;
+        Self::enter(reader, writer, server, keys, hello).await
+    }
+
+    /// Logs in on a stream that begins with the server's key: what is inside a WebSocket.
+    ///
+    /// # Errors
+    /// As [`Client::login`].
+    pub async fn login_inside(stream: S, keys: &Keys, hello: &Hello) -> Result<Self> {
+        let (read, write) = tokio::io::split(stream);
+        let mut reader = Reader { stream: read, buffer: Vec::new(), used: 0 };
+        let server = greeting(&reader.frame().await.context("the server's key")?)?;
+        Self::enter(reader, Writer(write), server, keys, hello).await
+    }
+
+    async fn enter(
+        mut reader: Reader<S>,
+        mut writer: Writer<S>,
+        server: Key,
+        keys: &Keys,
+        hello: &Hello,
+    ) -> Result<Self> {
         let mut info = json!({ "version": 2, "CanAckPings": true, "IsProber": false });
         if let Some(mesh) = &hello.mesh {
             info["meshKey"] = json!(mesh);
@@ -320,15 +341,19 @@ impl<S: AsyncRead + AsyncWrite> Client<S> {
             ensure!(header("Upgrade").is_some_and(|to| to.eq_ignore_ascii_case("derp")), "{head}");
             said = Some(header("Derp-Public-Key").context("no key in the answer")?.to_owned());
         }
-        let greeting = reader.frame().await.context("the server's key")?;
-        let key = greeting.body.strip_prefix(MAGIC).and_then(|rest| rest.first_chunk::<32>());
-        let Some(key) = key.filter(|_| greeting.kind == kind::SERVER_KEY) else {
-            bail!("no greeting: {greeting:?}");
-        };
+        let key = greeting(&reader.frame().await.context("the server's key")?)?;
         if let Some(said) = said {
-            ensure!(said == hex(key), "{said} in the answer, {} in the greeting", hex(key));
+            ensure!(said == hex(&key), "{said} in the answer, {} in the greeting", hex(&key));
         }
-        Ok((reader, writer, *key))
+        Ok((reader, writer, key))
+    }
+}
+
+fn greeting(frame: &Frame) -> Result<Key> {
+    let key = frame.body.strip_prefix(MAGIC).and_then(|rest| rest.first_chunk::<32>());
+    match key {
+        Some(key) if frame.kind == kind::SERVER_KEY => Ok(*key),
+        _ => bail!("no greeting: {frame:?}"),
     }
 }
 

