@@ -169,7 +169,6 @@ impl Hub {
         }
         let rate = self.settings.load().rate.filter(|_| !trusted);
         let welcome = newcomer.welcome(rate);
-        drop(newcomer);
         peer.mailbox.control(Limit::Complete, |out| out.extend(&welcome));
         drop(welcome);
         Connection::new(stream, input, member, entry).await

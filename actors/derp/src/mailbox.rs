@@ -245,8 +245,10 @@ const _: fn() = || {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::frame::{Gone, Step};
+    use crate::frame::{Gone, MAX_PACKET, Step};
 
     fn received(bytes: &[u8]) -> Vec<FromServer<'_>> {
         let (mut rest, mut frames) = (bytes, Vec::new());
@@ -295,5 +297,38 @@ mod tests {
         assert!(!mailbox.control(Limit::Complete, |out| frame::emit(out, 9, &[])));
         assert!(mailbox.is_closed());
         assert!(!mailbox.receive(&Key([1; 32]), b"late"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        /// Whatever is lost, what is sent are whole frames in their order, and all that waits fits.
+        #[test]
+        fn frames_stay_whole(steps in prop::collection::vec((0..4u8, 0..MAX_PACKET), 1..60)) {
+            let mailbox = Mailbox::default();
+            let (from, mut number, mut last, mut lost) = (Key([1; 32]), 0u32, None, 0);
+            for (what, len) in steps {
+                match what {
+                    0 => {
+                        let bytes = mailbox.taken();
+                        prop_assert!(bytes.len() <= PACKETS + DISCO + CONTROL);
+                        for frame in received(&bytes) {
+                            let FromServer::Receive { packet, .. } = frame else { continue };
+                            let at = u32::from_be_bytes(*packet.first_chunk().unwrap());
+                            prop_assert!(last.is_none_or(|last| last < at));
+                            prop_assert!(packet[4..].iter().all(|byte| *byte == at as u8));
+                            last = Some(at);
+                        }
+                    }
+                    1 => drop(mailbox.peer_gone(from, Gone::NotHere)),
+                    _ => {
+                        let mut packet = number.to_be_bytes().to_vec();
+                        packet.resize(4 + len.min(MAX_PACKET - 4), number as u8);
+                        lost += usize::from(!mailbox.receive(&from, &packet));
+                        number += 1;
+                    }
+                }
+            }
+            prop_assert!((mailbox.dropped() > 0) == (lost > 0));
+        }
     }
 }

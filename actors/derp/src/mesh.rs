@@ -132,11 +132,9 @@ impl Link {
                         return Err(LinkError::Many);
                     }
                 }
-                FromServer::PeerGone(key, why) => {
-                    if clients.remove(&key) {
-                        debug!(%component, "mesh({host}): {key:?} is gone: {why:?}");
-                        hub.lost(key, &mailbox);
-                    }
+                FromServer::PeerGone(key, why) if clients.remove(&key) => {
+                    debug!(%component, "mesh({host}): {key:?} is gone: {why:?}");
+                    hub.lost(key, &mailbox);
                 }
                 FromServer::Health(text) if !text.is_empty() => {
                     let text = String::from_utf8_lossy(text);

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::frame::{Step, flags};
 
@@ -137,4 +139,63 @@ fn when_the_actor_fails_all_connections_end() {
     let dead = stage.actor.dead.clone();
     drop(stage);
     assert!(dead.is_cancelled() && peer.mailbox.is_closed());
+}
+
+proptest! {
+    /// Whatever comes in whatever order: a key is in the table exactly if somebody has it, one of its connections is
+    /// active, and nothing is remembered of who is gone.
+    #[test]
+    fn the_table_is_true(steps in prop::collection::vec((0..9u8, 0..4u8, 0..8usize), 0..60)) {
+        let mut stage = Stage::new();
+        let mut here: Vec<Arc<Peer>> = Vec::new();
+        let links: [Arc<Mailbox>; 2] = Default::default();
+        let mut linked: Vec<(u8, usize)> = Vec::new();
+        for (what, key, pick) in steps {
+            let (of, which) = (Key([key; 32]), pick % 2);
+            let link = links[which].clone();
+            match what {
+                0 | 1 => here.push(stage.join(key, pick % 3 == 0)),
+                2 if !here.is_empty() => {
+                    let peer = here.remove(pick % here.len());
+                    stage.leave(&peer, &[0, 1, 2, 3]);
+                }
+                3 if !here.is_empty() => {
+                    stage.actor.on(Message::Spoke(here[pick % here.len()].clone()));
+                }
+                4 => {
+                    stage.actor.on(Message::Via { key: of, link });
+                    linked.push((key, which));
+                }
+                5 => {
+                    stage.actor.on(Message::Lost { key: of, link });
+                    linked.retain(|entry| *entry != (key, which));
+                }
+                6 => {
+                    stage.actor.on(Message::LinkDown(link));
+                    linked.retain(|(_, other)| *other != which);
+                }
+                7 => stage.actor.on(Message::Heard { from: of, to: Key([0; 32]) }),
+                8 if !here.is_empty() => {
+                    stage.actor.on(Message::Watch(here[pick % here.len()].clone()));
+                }
+                _ => {}
+            }
+            for key in 0..4u8 {
+                let same: Vec<_> = here.iter().filter(|peer| peer.key.0[0] == key).collect();
+                let active = same.iter().filter(|peer| peer.is_active()).count();
+                let is_linked = linked.iter().any(|(other, _)| *other == key);
+                match stage.table.get(&Key([key; 32])) {
+                    Some(Route::Local(peer)) => {
+                        prop_assert!(peer.is_active() && active == 1);
+                        prop_assert!(same.iter().any(|other| Arc::ptr_eq(other, &peer)));
+                    }
+                    Some(Route::Via(_)) => prop_assert!(is_linked && same.is_empty()),
+                    None => {
+                        prop_assert!(!is_linked && same.is_empty());
+                        prop_assert!(!stage.actor.sent_by.contains_key(&Key([key; 32])));
+                    }
+                }
+            }
+        }
+    }
 }

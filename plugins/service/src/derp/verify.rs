@@ -26,9 +26,15 @@ const MAX_ANSWER: usize = 4 << 10;
 /// Who is asked whether a client may come in.
 pub(super) struct Verifier {
     endpoints: Vec<Box<str>>,
-    urls: Vec<(Box<str>, Arc<Slot<dyn Outbound>>)>,
+    urls: Vec<Controller>,
     http: HttpClient,
     plane: Arc<Plane>,
+}
+
+/// A URL that is asked, and the way there.
+struct Controller {
+    url: Box<str>,
+    via: Arc<Slot<dyn Outbound>>,
 }
 
 /// A dialer in the place of an outbound.
@@ -81,7 +87,7 @@ impl Verifier {
                 epoch: cx.me.epoch,
             };
             slot.set(Arc::new(life), Arc::new(Through(dialer)));
-            Ok((url.as_str().into(), slot))
+            Ok(Controller { url: url.as_str().into(), via: slot })
         });
         Ok(Self {
             endpoints: options
@@ -110,8 +116,8 @@ impl Verifier {
                 Err(error) => errors.push(error.to_string()),
             }
         }
-        for (url, via) in &self.urls {
-            match self.ask(url, via, client, from).await {
+        for controller in &self.urls {
+            match self.ask(controller, client, from).await {
                 Ok(()) => return Ok(()),
                 Err(error) => errors.push(error),
             }
@@ -122,8 +128,7 @@ impl Verifier {
     /// Asks a URL (tailscale `tailcfg.DERPAdmitClientRequest`).
     async fn ask(
         &self,
-        url: &str,
-        via: &Arc<Slot<dyn Outbound>>,
+        Controller { url, via }: &Controller,
         client: Key,
         from: IpAddr,
     ) -> Result<(), String> {
