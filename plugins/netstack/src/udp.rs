@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Weak,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
 };
@@ -25,6 +25,8 @@ use crate::{
 
 /// Datagrams and bytes that may wait for a reader; what comes beyond is dropped, as a socket does it.
 const WAITING: (usize, usize) = (512, 512 * 1024);
+/// Bytes that may wait in all associations together before each of them may have only so many.
+const CROWDED: (usize, usize) = (32 * 1024 * 1024, 16 * 1024);
 /// Memory that an empty queue keeps.
 const KEPT: usize = 16 * 1024;
 /// Length of the header (RFC 768).
@@ -69,10 +71,13 @@ struct Inbox {
 }
 
 impl Inbox {
-    fn put(&mut self, peer: SocketAddr, payload: &[u8]) {
-        if self.heads.len() < WAITING.0 && self.bytes.len() + payload.len() <= WAITING.1 {
+    fn put(&mut self, peer: SocketAddr, payload: &[u8], all: &AtomicUsize) {
+        let crowded = all.load(Ordering::Relaxed) > CROWDED.0;
+        let most = if crowded { CROWDED.1 } else { WAITING.1 };
+        if self.heads.len() < WAITING.0 && self.bytes.len() + payload.len() <= most {
             self.heads.push_back((peer, payload.len()));
             self.bytes.extend(payload);
+            all.fetch_add(payload.len(), Ordering::Relaxed);
         }
         if let Some(reader) = self.reader.take() {
             reader.wake();
@@ -80,8 +85,8 @@ impl Inbox {
     }
 
     /// Moves datagrams into a batch, and says how many.
-    fn take(&mut self, batch: &mut Batch) -> usize {
-        let mut taken = 0;
+    fn take(&mut self, batch: &mut Batch, all: &AtomicUsize) -> usize {
+        let (mut taken, before) = (0, self.bytes.len());
         while !batch.is_full()
             && let Some((peer, len)) = self.heads.pop_front()
         {
@@ -94,6 +99,7 @@ impl Inbox {
             batch.commit(len, peer.into());
             taken += 1;
         }
+        all.fetch_sub(before - self.bytes.len(), Ordering::Relaxed);
         if self.heads.is_empty() && self.bytes.capacity() > KEPT {
             self.bytes = VecDeque::new();
         }
@@ -104,6 +110,20 @@ impl Inbox {
 /// What two ends of an association share.
 struct Shared {
     inbox: Mutex<Inbox>,
+    /// Bytes that wait in all associations of the stack.
+    all: Arc<AtomicUsize>,
+}
+
+impl Shared {
+    fn put(&self, peer: SocketAddr, payload: &[u8]) {
+        self.inbox.lock().put(peer, payload, &self.all);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.inbox.get_mut().bytes.len(), Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -117,6 +137,8 @@ enum Key {
 /// All associations of a stack.
 pub(crate) struct Table {
     flows: RwLock<HashMap<Key, Arc<Shared>>>,
+    /// Bytes that wait in all of them.
+    all: Arc<AtomicUsize>,
     ids: AtomicU32,
     mtu: usize,
     link: Arc<dyn Link>,
@@ -124,7 +146,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(mtu: usize, link: Arc<dyn Link>) -> Self {
-        Self { flows: RwLock::default(), ids: AtomicU32::new(1), mtu, link }
+        Self { flows: RwLock::default(), all: Arc::default(), ids: AtomicU32::new(1), mtu, link }
     }
 
     /// Takes a datagram. The association of a client that had none, if `screen` agrees.
@@ -137,11 +159,11 @@ impl Table {
     ) -> Option<Association> {
         let flows = self.flows.read();
         if let Some(own) = flows.get(&Key::Own(dst)) {
-            own.inbox.lock().put(src, payload);
+            own.put(src, payload);
             return None;
         }
         if let Some(client) = flows.get(&Key::Client(src)) {
-            client.inbox.lock().put(dst, payload);
+            client.put(dst, payload);
             return None;
         }
         drop(flows);
@@ -149,7 +171,7 @@ impl Table {
             return None;
         }
         let association = self.add(Key::Client(src))?;
-        association.shared.inbox.lock().put(dst, payload);
+        association.shared.put(dst, payload);
         Some(association)
     }
 
@@ -159,7 +181,7 @@ impl Table {
     }
 
     fn add(self: &Arc<Self>, key: Key) -> Option<Association> {
-        let shared = Arc::new(Shared { inbox: Mutex::default() });
+        let shared = Arc::new(Shared { inbox: Mutex::default(), all: self.all.clone() });
         let mut flows = self.flows.write();
         if flows.contains_key(&key) {
             return None;
@@ -180,7 +202,7 @@ pub struct Association {
 impl PacketIo for Association {
     fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
         let mut inbox = self.shared.inbox.lock();
-        match inbox.take(batch) {
+        match inbox.take(batch, &self.shared.all) {
             0 => {
                 inbox.reader = Some(cx.waker().clone());
                 Poll::Pending

@@ -433,3 +433,38 @@ fn what_nobody_reads_is_dropped() {
         assert!(read < 5000 * 1300, "nothing was dropped");
     });
 }
+
+/// Many clients whose datagrams nobody reads share what there is, and all is free again when they go.
+#[test]
+fn many_that_nobody_reads_share_a_limit() {
+    quickly(async {
+        let bench = Bench::new();
+        let mut datagram = vec![0; 1208];
+        for round in 0..2 {
+            for client_port in 0..400_u16 {
+                let from = 20_000 + client_port;
+                datagram[..2].copy_from_slice(&from.to_be_bytes());
+                datagram[2..6].copy_from_slice(&[0, 80, 4, 184]);
+                let packet = packet(client(false), own(false), 17, &datagram);
+                (0..500).for_each(|_| bench.input(&packet));
+            }
+            let mut waited = 0;
+            let mut batch = Batch::new();
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            for association in &mut std::mem::take(&mut *bench.taker.packets.lock()) {
+                let mut of_one = 0;
+                while association.poll_recv(&mut cx, &mut batch).is_ready() {
+                    of_one += batch.len() * 1200;
+                    batch.clear();
+                }
+                assert!(of_one >= 12_000, "{of_one} bytes of one client waited");
+                waited += of_one;
+            }
+            // 80 MB in full queues of 480 kB each, and a little of each of the others.
+            assert!(
+                (32_000_000..42_000_000).contains(&waited),
+                "round {round}: {waited} bytes waited"
+            );
+        }
+    });
+}
