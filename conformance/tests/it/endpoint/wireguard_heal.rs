@@ -110,9 +110,11 @@ async fn a_changed_peer_keeps_its_flows() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_is_found_by_name() -> Result<()> {
     let (ours, theirs) = (End::new(1)?, End::new(2)?);
+    // It is found at one address of loopback only.
+    let relay = Relay::to(theirs.port, Weather::default()).await?;
     let config = |known: Value| {
         let more = json!({ "domain_resolver": "names" });
-        let mut peer = theirs.peer(SECRET);
+        let mut peer = through(&relay, theirs.peer(SECRET));
         peer["address"] = "peer.test".into();
         let mut config = ours.config(&[peer], &theirs, &more);
         config["dns"] = json!({ "servers": [{ "type": "hosts", "tag": "names", "path": [], "predefined": known }] });
@@ -120,22 +122,18 @@ async fn a_peer_is_found_by_name() -> Result<()> {
     };
     let program =
         start(&Subject::under_test(), &config(json!({ "other.test": "127.0.0.1" }))).await?;
-    // Whoever comes first waits for the name to be known, and not for the handshake to be made again.
     let peer = unknown(ours.peer(SECRET));
     let _theirs = start(&Subject::Reference, &theirs.config(&[peer], &ours, &json!({}))).await?;
     let origins = Origins::v4().await?;
     let echo = origins.echo.addr().into();
     ensure!(!served(&ours, &echo).await, "served by a peer that nobody can find");
-    // Nobody is there, and after a while somebody is looked for again.
-    for known in ["127.0.0.9", "127.0.0.1"] {
-        reload(&program, &config(json!({ "peer.test": known })))?;
-        if known == "127.0.0.9" {
-            ensure!(!served(&ours, &echo).await, "served by nobody");
-        }
-    }
+    reload(&program, &config(json!({ "peer.test": "127.0.0.9" })))?;
+    ensure!(!served(&ours, &echo).await, "served by nobody");
+    reload(&program, &config(json!({ "peer.test": "127.0.0.1" })))?;
+    // Nobody has answered at the old address for a while, and the name is looked up again.
     let begun = Instant::now();
     while !served(&ours, &echo).await {
-        ensure!(begun.elapsed() < Duration::from_secs(30), "not found: {}", program.log_tail());
+        ensure!(begun.elapsed() < Duration::from_secs(40), "not found: {}", program.log_tail());
     }
     Ok(())
 }
@@ -147,7 +145,7 @@ fn overload() -> Duration {
 }
 
 /// Ten times more comes than can be done: the program gets a tenth of the time, streams are not read at the other end, and
-/// datagrams come from as many clients as there are ports. Memory stays flat, and afterwards all is well.
+/// datagrams come from many clients. Memory stays flat, and afterwards all is well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overload_is_shed() -> Result<()> {
     let (ours, theirs) = (End::new(1)?, End::new(2)?);
@@ -191,7 +189,7 @@ async fn overload_is_shed() -> Result<()> {
         let (stop, sent) = (stop.clone(), sent.clone());
         work.spawn(async move {
             let mut sockets = Vec::new();
-            for _ in 0..50 {
+            for _ in 0..10 {
                 sockets.extend(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await);
             }
             let payload = vec![lane; 1200];
@@ -232,8 +230,10 @@ async fn overload_is_shed() -> Result<()> {
     if length > Duration::from_secs(10) {
         loud::line(&told);
     }
-    ensure!(most(late) < most(early) + (16 << 20), "memory grows: {told}");
-    ensure!(most(late) < 192 << 20, "too much memory: {told}");
+    // Twenty streams and forty clients have half a megabyte each at most, in each of two places.
+    ensure!(most(late) < memory[0] + (80 << 20), "too much memory: {told}");
+    let flat = length < Duration::from_secs(10) || most(late) < most(early) + (8 << 20);
+    ensure!(flat, "memory grows: {told}");
     flow.beat_within(Duration::from_secs(20)).await.with_context(|| us.log_tail())?;
     let after = async || served(&theirs, &echo.into()).await;
     until("new flows are served again", Duration::from_secs(20), after).await?;
