@@ -184,20 +184,31 @@ impl Device {
         inside: &mut Packets,
     ) {
         let mut tunnel = peer.tunnel.lock();
+        // Most of a run is from one address, outside and inside: what was found out of it holds.
+        let (mut seen, mut known, mut received) = (None, None, 0);
         for (from, message) in run {
             let room = message.len().max(HANDSHAKE) + OVERHEAD;
             inside.push_within(room, |buf| match tunnel.open(from.ip(), message, buf) {
                 Ok(Step::Inside(len, source)) => {
-                    peer.seen_at(*from);
-                    peer.count_received(len);
+                    if seen.replace(from) != Some(from) {
+                        peer.seen_at(*from);
+                    }
+                    received += len;
                     // What comes from a peer must be from an address that is behind it.
-                    let mine = peers.route(source).is_some_and(|owner| Arc::ptr_eq(owner, peer));
-                    if mine { len } else { 0 }
+                    let route =
+                        || peers.route(source).is_some_and(|owner| Arc::ptr_eq(owner, peer));
+                    if known == Some(source) || route() {
+                        known = Some(source);
+                        len
+                    } else {
+                        0
+                    }
                 }
                 Ok(step) => {
                     // A cookie tells nothing of who asked for it, and little of who sent it.
                     let answer = if step == Step::Done { message } else { &*buf };
                     if answer.first() != Some(&COOKIE) {
+                        seen = Some(from);
                         peer.seen_at(*from);
                     }
                     self.reply(peer, *from, &step, buf);
@@ -216,6 +227,7 @@ impl Device {
                 }
             }
         }
+        peer.count_received(received);
     }
 }
 
@@ -225,7 +237,8 @@ impl Link for Device {
         let mut run = RUN.take();
         let mut packets = packets.iter().peekable();
         while let Some(packet) = packets.next() {
-            let Some(peer) = destination(packet).and_then(|to| peers.route(to)) else { continue };
+            let to = destination(packet);
+            let Some(peer) = to.and_then(|to| peers.route(to)) else { continue };
             let mut tunnel = peer.tunnel.lock();
             let mut next = Some(packet);
             while let Some(packet) = next {
@@ -237,8 +250,9 @@ impl Link for Device {
                 run.add(room, seal, |full| self.flush(peer, full));
                 peer.count_sent(packet.len());
                 let same = |packet: &&[u8]| {
-                    let to = destination(packet).and_then(|to| peers.route(to));
-                    to.is_some_and(|other| Arc::ptr_eq(other, peer))
+                    let other = destination(packet);
+                    let route = || other.and_then(|other| peers.route(other));
+                    other == to || route().is_some_and(|other| Arc::ptr_eq(other, peer))
                 };
                 next = packets.next_if(same);
             }
@@ -292,10 +306,19 @@ impl<F: FnMut(&Packets)> Inward<F> {
         let peers = self.device.peers.load_full();
         let mut run: Vec<(SocketAddr, &[u8])> = Vec::with_capacity(batch.len());
         let mut of: Option<Arc<Peer>> = None;
+        // Who that number stands for is known for the messages behind the first one.
+        let mut number = None;
         for at in 0..batch.len() {
             let Some(from) = batch.peer(at).socket_addr() else { continue };
             let message = batch.payload(at);
+            let receiver = receiver_of(message);
+            if of.is_some() && receiver.is_some() && receiver == number {
+                run.push((from, message));
+                continue;
+            }
+            number = None;
             let Some(peer) = self.device.sender(&peers, from, message) else { continue };
+            number = receiver;
             if of.as_ref().is_none_or(|of| !Arc::ptr_eq(of, &peer)) {
                 if let Some(of) = of.replace(peer) {
                     self.device.open(&peers, &of, &run, &mut self.inside);

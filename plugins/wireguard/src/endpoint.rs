@@ -131,7 +131,7 @@ impl WireGuard {
     fn workers(&self) -> usize {
         match usize::try_from(self.options.workers) {
             Ok(count) if count > 0 => count.min(MOST_WORKERS),
-            _ => std::thread::available_parallelism().map_or(1, usize::from),
+            _ => 1,
         }
     }
 
