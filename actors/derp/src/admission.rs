@@ -1,5 +1,5 @@
 //! The question whether a node belongs to a tailnet (`verify_client_endpoint`), as a message to the actor of its
-//! endpoint. The endpoint leaves its [`Directory`] in the [`Vault`](crosspoint_kernel::vault::Vault) under
+//! endpoint. The endpoint leaves its [`Directory`] in the [`Vault`] under
 //! [`name`] for as long as it knows who belongs to its tailnet; whoever asks looks there at each question, so that it
 //! reaches the instance in force.
 
