@@ -172,8 +172,7 @@ mod tests {
         };
         let mut out = Packets::new();
         ip::emit(&mut out, ends, protocol::TCP, &tcp, 70_000, 0);
-        let packet = out.iter().next().expect("one").to_vec();
-        packet
+        out.iter().next().expect("one").to_vec()
     }
 
     proptest! {
