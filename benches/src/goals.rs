@@ -192,7 +192,7 @@ const fn none_lost(key: &'static str, label: &'static str) -> Line {
     line(key, label, 100.0, Some(Limit::Most(0.0)), Some(Limit::Most(0.0)))
 }
 
-/// S2 to S4, and the memory of a connection over TLS: figures of both ends together.
+/// S2 to S4, S6, and the memory of a connection over TLS: figures of both ends together.
 pub(crate) fn links() -> impl Iterator<Item = Line> {
     use Limit::Most;
     const IDLE: [Line; 5] = [
@@ -201,6 +201,22 @@ pub(crate) fn links() -> impl Iterator<Item = Line> {
         line("trojan_idle_fds", "trojan idle conn, fds", 1.0, Some(Most(4.01)), Some(Most(4.01))),
         line("trojan_idle_after", "RSS 5 s after, × idle", 1.0, Some(Most(2.0)), Some(Most(2.0))),
         line("trojan_idle_fds_left", "fds 5 s after", 1.0, Some(Most(2.0)), Some(Most(0.0))),
+    ];
+    const TUNNEL: (f64, f64) = (0.5, 0.25);
+    const TUNNEL_UNIT: (f64, f64) = (0.7, 0.5);
+    const TUNNEL_MORE: [Line; 12] = [
+        ratio("wg_down1_cpu", "wireguard down, 1 flow, s/GB", 1e9, TUNNEL),
+        line("wg_down1_rate", "wireguard down, 1, Gbit/s", 8e-9, None, None),
+        ratio("wg_up1_cpu", "wireguard up, 1 flow, s/GB", 1e9, TUNNEL),
+        line("wg_up1_rate", "wireguard up, 1, Gbit/s", 8e-9, None, None),
+        ratio("wg_rr_cpu", "wireguard rr, CPU µs", 1e6, TUNNEL_UNIT),
+        line("wg_rr_rate", "wireguard rr, 1/s", 1.0, None, None),
+        line("wg_rr_p99", "wireguard rr, p99 ms", 1e3, None, None),
+        line("wg_idle_rss", "wireguard idle, RSS MB", 1e-6, None, None),
+        line("wg_idle_conn", "wireguard idle conn, kB", 1e-3, None, None),
+        line("wg_idle_fds", "wireguard idle conn, fds", 1.0, None, None),
+        line("wg_idle_after", "RSS 5 s after, × idle", 1.0, None, None),
+        line("wg_idle_fds_left", "fds 5 s after", 1.0, Some(Most(2.0)), Some(Most(0.0))),
     ];
     const AEAD: (f64, f64) = (0.7, 0.52);
     const CONN: (f64, f64) = (0.6, 0.45);
@@ -213,4 +229,7 @@ pub(crate) fn links() -> impl Iterator<Item = Line> {
         .chain(through!("trojan", "trojan", (0.75, 0.6), (0.75, 0.6), (0.7, 0.5)))
         .chain(through!("ws", "vless+ws", (1.0, 0.95), (0.8, 0.62), (0.6, 0.5)))
         .chain(IDLE)
+        .chain(through!("wg", "wireguard", TUNNEL, TUNNEL, TUNNEL_UNIT))
+        .chain(datagrams!("wg", "wireguard", (0.6, 0.3)))
+        .chain(TUNNEL_MORE)
 }

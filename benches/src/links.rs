@@ -1,6 +1,7 @@
-//! S2, S3, S4: both ends of a protocol are the same program. SOCKS5 comes in at the front, which speaks the protocol to the
+//! S2, S3, S4, S6: both ends of a protocol are the same program. SOCKS5 comes in at the front, which speaks the protocol to the
 //! back, which goes direct. CPU and memory are counted of both.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -20,14 +21,21 @@ pub(crate) enum Link {
     Trojan,
     /// VLESS over WebSocket, without TLS.
     VlessWs,
+    /// WireGuard in user space. The origins are asked for at the back's address in the tunnel, which stands for loopback.
+    WireGuard,
 }
 
 /// What goes through it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Through {
+    /// On as many connections as elsewhere.
     Down,
     Up,
+    /// On that many.
+    DownOn(usize),
+    UpOn(usize),
     Conn,
+    RoundTrip,
     Udp,
     Idle,
 }
@@ -36,7 +44,11 @@ pub(crate) enum Through {
 pub(crate) struct Keys {
     pub(crate) down: [&'static str; 2],
     pub(crate) up: [&'static str; 2],
+    /// The same on one connection.
+    pub(crate) down_one: [&'static str; 2],
+    pub(crate) up_one: [&'static str; 2],
     pub(crate) conn: [&'static str; 4],
+    pub(crate) rr: [&'static str; 3],
     pub(crate) udp: [&'static str; 4],
     pub(crate) idle: [&'static str; 5],
 }
@@ -46,6 +58,9 @@ macro_rules! keys {
         Keys {
             down: [concat!($link, "_down_cpu"), concat!($link, "_down_rate")],
             up: [concat!($link, "_up_cpu"), concat!($link, "_up_rate")],
+            down_one: [concat!($link, "_down1_cpu"), concat!($link, "_down1_rate")],
+            up_one: [concat!($link, "_up1_cpu"), concat!($link, "_up1_rate")],
+            rr: [concat!($link, "_rr_cpu"), concat!($link, "_rr_rate"), concat!($link, "_rr_p99")],
             conn: [
                 concat!($link, "_conn_cpu"),
                 concat!($link, "_conn_rate"),
@@ -73,6 +88,17 @@ macro_rules! keys {
 const NAME: &str = "bench.test";
 /// 16 bytes in base64.
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZg==";
+/// Addresses in the tunnel, and keys: private and public.
+const BACK_INSIDE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+const FRONT_INSIDE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+const BACK_KEYS: [&str; 2] = [
+    "mBbWmJQIzno+0pkaaFCLpopk3YFm75Qhc1Q/irDkr2U=",
+    "hzR4LDOO/jJ8RJ2rZuhN2vTnvMFzwgBlOG7JyO/tvnw=",
+];
+const FRONT_KEYS: [&str; 2] = [
+    "uEXxpxzthdn4lC06cBXbC+vkFFTXYcMmXNnxVG5wKFo=",
+    "OzIMpkl1deCVcv8PN8BR1hg6qlIBg909Ikdn1gHYpEg=",
+];
 const UUID: &str = "b831381d-6324-4d53-ad4f-8cda48b30811";
 
 /// Writes an authority (`ca.pem`) and what it issues (`cert.pem`, `key.pem`) into a directory.
@@ -98,12 +124,19 @@ impl Link {
         const SHADOWSOCKS_2022: Keys = keys!("ss22");
         const TROJAN: Keys = keys!("trojan");
         const VLESS_WS: Keys = keys!("ws");
+        const WIREGUARD: Keys = keys!("wg");
         match self {
             Link::Shadowsocks => &SHADOWSOCKS,
             Link::Shadowsocks2022 => &SHADOWSOCKS_2022,
             Link::Trojan => &TROJAN,
             Link::VlessWs => &VLESS_WS,
+            Link::WireGuard => &WIREGUARD,
         }
+    }
+
+    /// The address that the origins of a load are asked for at, if it is not loopback.
+    pub(crate) fn host(self) -> Option<Ipv4Addr> {
+        matches!(self, Link::WireGuard).then_some(BACK_INSIDE)
     }
 
     /// The configurations of the back and of the front; `dir` holds the certificates.
@@ -141,6 +174,7 @@ impl Link {
                     json!({ "type": "vless", "uuid": UUID, "transport": transport }),
                 )
             }
+            Link::WireGuard => return wireguard(),
         };
         for (key, value) in
             [("tag", json!("in")), ("listen", json!("127.0.0.1")), ("listen_port", json!(BACK))]
@@ -166,4 +200,35 @@ impl Link {
         });
         (back, front)
     }
+}
+
+/// As in [`Link::configs`]. Both ends listen for SOCKS5, so that one sees when they are ready; the tunnel goes over UDP to
+/// the same port.
+fn wireguard() -> (Value, Value) {
+    let end = |port: u16, tunnel: Value| {
+        json!({
+            "log": { "level": "error" },
+            "inbounds": [{ "type": "socks", "tag": "in", "listen": "127.0.0.1", "listen_port": port }],
+            "endpoints": [tunnel],
+            "outbounds": [{ "type": "direct", "tag": "direct" }],
+            "route": {
+                "rules": [{ "inbound": "in", "action": "route", "outbound": "tunnel" }],
+                "final": "direct",
+            },
+        })
+    };
+    let back = json!({
+        "type": "wireguard", "tag": "tunnel", "address": [format!("{BACK_INSIDE}/32")],
+        "private_key": BACK_KEYS[0], "listen_port": BACK,
+        "peers": [{ "public_key": FRONT_KEYS[1], "allowed_ips": [format!("{FRONT_INSIDE}/32")] }],
+    });
+    let front = json!({
+        "type": "wireguard", "tag": "tunnel", "address": [format!("{FRONT_INSIDE}/32")],
+        "private_key": FRONT_KEYS[0],
+        "peers": [{
+            "public_key": BACK_KEYS[1], "address": "127.0.0.1", "port": BACK,
+            "allowed_ips": [format!("{BACK_INSIDE}/32")],
+        }],
+    });
+    (end(BACK, back), end(PORT, front))
 }

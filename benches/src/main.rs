@@ -23,7 +23,7 @@ use crosspoint_conformance::loud;
 use crosspoint_conformance::subject::Subject;
 use crosspoint_conformance::workspace;
 
-use crate::load::bulk::{Bulk, Direction};
+use crate::load::bulk::{Bulk, Direction, STREAMS};
 use crate::load::conn::Connections;
 use crate::load::rr::PingPong;
 use crate::load::udp::Datagrams;
@@ -39,7 +39,8 @@ cargo run --release -p crosspoint-benches -- raw            the load alone, with
   s1    SOCKS5 to direct                        s7   the same with 100,000 domains and 20,000 prefixes in rule-sets
   s2    Shadowsocks, both ends the same program s8   DNS
   s3    Trojan over TLS, both ends              s10  start and check with large configurations
-  s4    VLESS over WebSocket, both ends         all  all of them
+  s4    VLESS over WebSocket, both ends         s6   WireGuard in user space, both ends
+  all   all of them
   idle-tls   memory of idle Trojan connections, both ends
   derp  a DERP server, with --loads flood rr idle, against Tailscale's own (fetched by pip if need be)
 
@@ -49,7 +50,8 @@ cargo run --release -p crosspoint-benches -- raw            the load alone, with
   --loads A,B         down up conn rr udp idle capacity start reload emfile, named rules rules-idle
                       rules-reload, dns-hit dns-miss dns-tcp, start-rules start-source start-big,
                       ss-down ss-up ss-conn ss-udp, ss22-down ss22-up ss22-conn ss22-udp,
-                      trojan-down trojan-up trojan-conn trojan-idle, ws-down ws-up ws-conn;
+                      trojan-down trojan-up trojan-conn trojan-idle, ws-down ws-up ws-conn,
+                      wg-down wg-up (8 flows) wg-down1 wg-up1 wg-conn wg-rr wg-udp wg-idle;
                       default all of the command
   --window SECONDS    default 1.5, after --warm SECONDS, default 0.4
   --tries N           windows to measure when other work disturbs one, default 3
@@ -89,7 +91,7 @@ fn run() -> Result<ExitCode> {
         loud::line("note: built without --release; the load itself will be slow");
     }
     match options.command.as_str() {
-        "s1" | "s2" | "s3" | "s4" | "s7" | "s8" | "s10" | "idle-tls" | "all" => {
+        "s1" | "s2" | "s3" | "s4" | "s6" | "s7" | "s8" | "s10" | "idle-tls" | "all" => {
             side_by_side(options)
         }
         "derp" => derp::run(&options),
@@ -227,7 +229,7 @@ fn raw(options: &Options) -> Result<ExitCode> {
     }
     println!("load without a proxy, client and origin on one core, {}", host::describe());
     let loads: [(&str, Box<dyn Load>, f64); 4] = [
-        ("bulk, Gbit/s", Box::new(Bulk::open(None, Direction::Down)?), 8e-9),
+        ("bulk, Gbit/s", Box::new(Bulk::open(None, Direction::Down, STREAMS)?), 8e-9),
         ("conn, 1/s", Box::new(Connections::open(None, None)?), 1.0),
         ("rr, 1/s", Box::new(PingPong::open(None)?), 1.0),
         ("udp1200, packets/s", Box::new(Datagrams::open(None)?), 1.0),

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::cpu::Snapshot;
 use crate::host::{self, PROXY_CORE};
 use crate::scenario::{BACK, PORT};
+use crate::socks::Via;
 
 /// Which program, and how it is placed.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Proxy {
     back: Option<Running>,
     /// Where it listens.
     pub(crate) addr: SocketAddr,
+    /// The address that stands for loopback behind it, if it is another one.
+    pub(crate) host: Option<Ipv4Addr>,
     /// How long it took to listen.
     pub(crate) started_in: Duration,
     /// Seconds of CPU until it listened.
@@ -47,7 +50,14 @@ impl Program {
         let back = back.map(|config| self.launch(config, BACK)).transpose()?;
         let (running, addr, started_in) = self.launch(config, PORT)?;
         let start_cpu = Snapshot::of(running.pid()).total();
-        Ok(Proxy { running, back: back.map(|(back, ..)| back), addr, started_in, start_cpu })
+        Ok(Proxy {
+            running,
+            back: back.map(|(back, ..)| back),
+            addr,
+            host: None,
+            started_in,
+            start_cpu,
+        })
     }
 
     fn launch(&self, config: &Value, port: u16) -> Result<(Running, SocketAddr, Duration)> {
@@ -110,6 +120,11 @@ impl Program {
 impl Proxy {
     fn all(&self) -> impl Iterator<Item = &Running> {
         std::iter::once(&self.running).chain(&self.back)
+    }
+
+    /// The way to the origins of a load.
+    pub(crate) fn via(&self) -> Via {
+        Via { proxy: self.addr, host: self.host }
     }
 
     /// Whether two programs run on one core.

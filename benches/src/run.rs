@@ -1,4 +1,4 @@
-//! What is measured, round by round: S1 (SOCKS5 to direct), S2 to S4 (both ends of a protocol), S7 (large rule-sets), S8
+//! What is measured, round by round: S1 (SOCKS5 to direct), S2 to S4 and S6 (both ends of a protocol), S7 (large rule-sets), S8
 //! (DNS), and S9 (memory), S10 (start) and S12 (reload) of them.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use crosspoint_conformance::loud;
 use serde_json::Value;
 
 use crate::links::{Link, Through};
-use crate::load::bulk::{Bulk, Direction};
+use crate::load::bulk::{Bulk, Direction, STREAMS};
 use crate::load::conn::Connections;
 use crate::load::dns::{Ask, Queries};
 use crate::load::rr::PingPong;
@@ -46,7 +46,7 @@ pub(crate) enum Part {
 
 impl Part {
     /// Command, name and part.
-    pub(crate) const ALL: [(&'static str, &'static str, Part); 35] = [
+    pub(crate) const ALL: [(&'static str, &'static str, Part); 43] = [
         ("s1", "down", Part::Down),
         ("s1", "up", Part::Up),
         ("s1", "conn", Part::Conn),
@@ -72,6 +72,14 @@ impl Part {
         ("s4", "ws-up", Part::Linked(Link::VlessWs, Through::Up)),
         ("s4", "ws-conn", Part::Linked(Link::VlessWs, Through::Conn)),
         ("idle-tls", "trojan-idle", Part::Linked(Link::Trojan, Through::Idle)),
+        ("s6", "wg-down", Part::Linked(Link::WireGuard, Through::DownOn(8))),
+        ("s6", "wg-up", Part::Linked(Link::WireGuard, Through::UpOn(8))),
+        ("s6", "wg-down1", Part::Linked(Link::WireGuard, Through::DownOn(1))),
+        ("s6", "wg-up1", Part::Linked(Link::WireGuard, Through::UpOn(1))),
+        ("s6", "wg-conn", Part::Linked(Link::WireGuard, Through::Conn)),
+        ("s6", "wg-rr", Part::Linked(Link::WireGuard, Through::RoundTrip)),
+        ("s6", "wg-udp", Part::Linked(Link::WireGuard, Through::Udp)),
+        ("s6", "wg-idle", Part::Linked(Link::WireGuard, Through::Idle)),
         ("s7", "named", Part::Named),
         ("s7", "rules", Part::Rules),
         ("s7", "rules-idle", Part::RulesIdle),
@@ -210,18 +218,19 @@ fn measure_part(plan: &Plan, program: &Program, part: Part) -> Result<Taken> {
         _ => {}
     }
     let mut proxy = program.start_with(plan.made.back(scenario).as_ref(), &config)?;
-    let addr = Some(proxy.addr);
+    proxy.host = Fixtures::host(scenario);
+    let addr = Some(proxy.via());
     let window = |proxy: &Proxy, load: Result<Box<dyn Load>>| -> Result<Sample> {
         proxy.context(load.and_then(|mut load| measure(&mut *load, Some(proxy), plan.timing)))
     };
     let taken = match part {
         Part::Down => {
-            let load = Bulk::open(addr, Direction::Down).map(|load| Box::new(load) as _);
+            let load = Bulk::open(addr, Direction::Down, STREAMS).map(|load| Box::new(load) as _);
             let s = window(&proxy, load)?;
             sampled(&s, [("down_cpu", s.cpu), ("down_rate", s.rate)])
         }
         Part::Up => {
-            let load = Bulk::open(addr, Direction::Up).map(|load| Box::new(load) as _);
+            let load = Bulk::open(addr, Direction::Up, STREAMS).map(|load| Box::new(load) as _);
             let s = window(&proxy, load)?;
             sampled(&s, [("up_cpu", s.cpu), ("up_rate", s.rate)])
         }
@@ -357,21 +366,31 @@ fn measure_part(plan: &Plan, program: &Program, part: Part) -> Result<Taken> {
 
 /// What goes through two programs.
 fn linked(plan: &Plan, proxy: &Proxy, link: Link, through: Through) -> Result<Taken> {
-    let (addr, keys) = (Some(proxy.addr), link.keys());
+    let (addr, keys) = (Some(proxy.via()), link.keys());
     let window = |load: Result<Box<dyn Load>>| -> Result<Sample> {
         proxy.context(load.and_then(|mut load| measure(&mut *load, Some(proxy), plan.timing)))
     };
     let pairs = |keys: [&'static str; 4], s: &Sample| {
         sampled(s, [(keys[0], s.cpu), (keys[1], s.rate), (keys[2], s.p99), (keys[3], s.lost)])
     };
+    let bulk = |direction, streams| -> Result<Taken> {
+        let s = window(Bulk::open(addr, direction, streams).map(|load| Box::new(load) as _))?;
+        let keys = match (direction, streams) {
+            (Direction::Down, 1) => keys.down_one,
+            (Direction::Up, 1) => keys.up_one,
+            (Direction::Down, _) => keys.down,
+            (Direction::Up, _) => keys.up,
+        };
+        Ok(sampled(&s, [(keys[0], s.cpu), (keys[1], s.rate)]))
+    };
     Ok(match through {
-        Through::Down => {
-            let s = window(Bulk::open(addr, Direction::Down).map(|load| Box::new(load) as _))?;
-            sampled(&s, [(keys.down[0], s.cpu), (keys.down[1], s.rate)])
-        }
-        Through::Up => {
-            let s = window(Bulk::open(addr, Direction::Up).map(|load| Box::new(load) as _))?;
-            sampled(&s, [(keys.up[0], s.cpu), (keys.up[1], s.rate)])
+        Through::Down => bulk(Direction::Down, STREAMS)?,
+        Through::Up => bulk(Direction::Up, STREAMS)?,
+        Through::DownOn(streams) => bulk(Direction::Down, streams)?,
+        Through::UpOn(streams) => bulk(Direction::Up, streams)?,
+        Through::RoundTrip => {
+            let s = window(PingPong::open(addr).map(|load| Box::new(load) as _))?;
+            sampled(&s, [(keys.rr[0], s.cpu), (keys.rr[1], s.rate), (keys.rr[2], s.p99)])
         }
         Through::Conn => {
             let s = window(Connections::open(addr, None).map(|load| Box::new(load) as _))?;

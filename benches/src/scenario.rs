@@ -1,6 +1,7 @@
 //! The configurations that are measured, in the words that both programs understand.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -134,6 +135,14 @@ impl Fixtures {
     pub(crate) fn back(&self, scenario: Scenario) -> Option<Value> {
         match scenario {
             Scenario::Linked(link) => Some(link.configs(self.dir.path()).0),
+            _ => None,
+        }
+    }
+
+    /// The address that stands for loopback behind the programs, if it is another one.
+    pub(crate) fn host(scenario: Scenario) -> Option<Ipv4Addr> {
+        match scenario {
+            Scenario::Linked(link) => link.host(),
             _ => None,
         }
     }

@@ -13,6 +13,22 @@ pub(crate) const REPLY: usize = 10;
 /// Length of the header of a datagram to or from an IPv4 address.
 pub(crate) const UDP_HEADER: usize = 10;
 
+/// A proxy, and where the origins of the load lie as seen through it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Via {
+    /// Where the proxy takes SOCKS5.
+    pub(crate) proxy: SocketAddr,
+    /// The address that stands for loopback behind it, if it is another one.
+    pub(crate) host: Option<Ipv4Addr>,
+}
+
+impl Via {
+    /// What has to be asked for, so that `origin` is reached.
+    pub(crate) fn target(&self, origin: SocketAddr) -> SocketAddr {
+        self.host.map_or(origin, |host| (host, origin.port()).into())
+    }
+}
+
 /// A request for `command` (1 connect, 3 associate) to an IPv4 address.
 pub(crate) fn request(command: u8, target: SocketAddr) -> [u8; 10] {
     let mut message = [5, command, 0, 1, 0, 0, 0, 0, 0, 0];
@@ -31,12 +47,12 @@ pub(crate) fn request_name(name: &str, port: u16) -> Vec<u8> {
     message
 }
 
-/// A stream to `target` through `proxy`, or straight to it without one.
-pub(crate) fn connect(proxy: Option<SocketAddr>, target: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect(proxy.unwrap_or(target)).context("connect")?;
+/// A stream to `origin` through a proxy, or straight to it without one.
+pub(crate) fn connect(via: Option<Via>, origin: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(via.map_or(origin, |via| via.proxy)).context("connect")?;
     stream.set_nodelay(true)?;
-    if proxy.is_some() {
-        exchange(&stream, &request(1, target))?;
+    if let Some(via) = via {
+        exchange(&stream, &request(1, via.target(origin)))?;
     }
     Ok(stream)
 }

@@ -1,7 +1,7 @@
-//! Four streams as fast as they go, in one direction. The receivers drop what comes without
+//! Streams as fast as they go, in one direction. The receivers drop what comes without
 //! copying it (`MSG_TRUNC`), so that a core of load is worth more than a core of proxy.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -9,9 +9,10 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::{Counts, Load};
 use crate::poll::{Flags, Poller, ready};
-use crate::socks;
+use crate::socks::{self, Via};
 
-const STREAMS: usize = 4;
+/// Streams where nothing else is said.
+pub(crate) const STREAMS: usize = 4;
 const SEND: usize = 128 * 1024;
 const RECEIVE: usize = 4 * 1024 * 1024;
 
@@ -35,13 +36,13 @@ pub(crate) struct Bulk {
 }
 
 impl Bulk {
-    pub(crate) fn open(proxy: Option<SocketAddr>, direction: Direction) -> Result<Self> {
+    pub(crate) fn open(via: Option<Via>, direction: Direction, streams: usize) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let origin = listener.local_addr()?;
         let poller = Poller::new()?;
         let (mut senders, mut receivers) = (Vec::new(), Vec::new());
-        for index in 0..STREAMS as u64 {
-            let client = socks::connect(proxy, origin)?;
+        for index in 0..streams as u64 {
+            let client = socks::connect(via, origin)?;
             let (server, _) = listener.accept().context("accept from the proxy")?;
             let (sender, receiver) = match direction {
                 Direction::Down => (server, client),
@@ -50,7 +51,7 @@ impl Bulk {
             sender.set_nonblocking(true)?;
             receiver.set_nonblocking(true)?;
             poller.add(&sender, index, Flags::OUT)?;
-            poller.add(&receiver, STREAMS as u64 + index, Flags::IN)?;
+            poller.add(&receiver, streams as u64 + index, Flags::IN)?;
             senders.push(sender);
             receivers.push(receiver);
         }
@@ -66,7 +67,7 @@ impl Load for Bulk {
                 let token = token as usize;
                 if let Some(sender) = self.senders.get(token) {
                     ready(send(sender, &self.payload, SendFlags::NOSIGNAL)).context("send")?;
-                } else if let Some(receiver) = self.receivers.get(token - STREAMS) {
+                } else if let Some(receiver) = self.receivers.get(token - self.senders.len()) {
                     let got = ready(recv(receiver, &mut self.room[..], RecvFlags::TRUNC));
                     match got.context("receive")? {
                         Some((_, 0)) => bail!("a bulk stream ended"),

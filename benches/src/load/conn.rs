@@ -14,7 +14,7 @@ use rustix::net::{
 
 use super::{Counts, Load, nanos};
 use crate::poll::{Flags, Poller, ready};
-use crate::socks::{GREETING, REPLY, request, request_name};
+use crate::socks::{GREETING, REPLY, Via, request, request_name};
 
 const AT_ONCE: u64 = 32;
 /// Several origins, so that the proxy does not run out of ports towards one.
@@ -42,7 +42,7 @@ struct Client {
 /// See the module.
 pub(crate) struct Connections {
     poller: Poller,
-    proxy: Option<SocketAddr>,
+    via: Option<Via>,
     /// Ask for the origin by this name.
     name: Option<&'static str>,
     origins: Vec<(TcpListener, SocketAddr)>,
@@ -55,8 +55,8 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Connections through `proxy`, to an address or, with `name`, to a name that stands for loopback.
-    pub(crate) fn open(proxy: Option<SocketAddr>, name: Option<&'static str>) -> Result<Self> {
+    /// Connections through a proxy, to an address or, with `name`, to a name that stands for loopback.
+    pub(crate) fn open(via: Option<Via>, name: Option<&'static str>) -> Result<Self> {
         let poller = Poller::new()?;
         let mut origins = Vec::new();
         for index in 0..ORIGINS {
@@ -68,7 +68,7 @@ impl Connections {
         }
         let mut load = Self {
             poller,
-            proxy,
+            via,
             name,
             origins,
             clients: Vec::new(),
@@ -92,7 +92,7 @@ impl Connections {
         let fd = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         sockopt::set_tcp_nodelay(&fd, true)?;
         let begun = Instant::now();
-        match connect(&fd, &self.proxy.unwrap_or(target)) {
+        match connect(&fd, &self.via.map_or(target, |via| via.proxy)) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             // Refused: counted, and tried again when the sweep comes by.
             Err(_) => {
@@ -114,13 +114,13 @@ impl Connections {
         let mut buf = [0; 64];
         loop {
             if client.step == Step::Connecting {
-                let first: &[u8] = if self.proxy.is_some() { &GREETING } else { &[1] };
+                let first: &[u8] = if self.via.is_some() { &GREETING } else { &[1] };
                 match send(&client.fd, first, SendFlags::NOSIGNAL) {
                     Ok(_) => {}
                     Err(Errno::AGAIN | Errno::NOTCONN) => return false,
                     Err(_) => break,
                 }
-                client.step = if self.proxy.is_some() { Step::Method } else { Step::Byte };
+                client.step = if self.via.is_some() { Step::Method } else { Step::Byte };
             }
             let wanted = match client.step {
                 Step::Method => 2,
@@ -145,7 +145,10 @@ impl Connections {
                             &request_name(name, target.port()),
                             SendFlags::NOSIGNAL,
                         ),
-                        None => send(&client.fd, &request(1, target), SendFlags::NOSIGNAL),
+                        None => {
+                            let target = self.via.map_or(target, |via| via.target(target));
+                            send(&client.fd, &request(1, target), SendFlags::NOSIGNAL)
+                        }
                     };
                     (Step::Reply, sent)
                 }

@@ -1,7 +1,7 @@
 //! Connections that were opened and stay open: through the proxy to an origin of ours.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
 
 use crate::poll::ready;
-use crate::socks;
+use crate::socks::{self, Via};
 
 /// See the module.
 pub(crate) struct Crowd {
@@ -26,9 +26,9 @@ impl Crowd {
 
     /// Opens connections, each with one byte there and back, until there are `count` or one fails.
     /// Returns how many there are.
-    pub(crate) fn grow(&mut self, proxy: SocketAddr, count: usize) -> usize {
+    pub(crate) fn grow(&mut self, via: Via, count: usize) -> usize {
         while self.pairs.len() < count {
-            match self.open(proxy) {
+            match self.open(via) {
                 Ok(pair) => self.pairs.push(pair),
                 Err(_) => break,
             }
@@ -36,8 +36,8 @@ impl Crowd {
         self.pairs.len()
     }
 
-    fn open(&self, proxy: SocketAddr) -> Result<(TcpStream, TcpStream)> {
-        let mut client = socks::connect(Some(proxy), self.listener.local_addr()?)?;
+    fn open(&self, via: Via) -> Result<(TcpStream, TcpStream)> {
+        let mut client = socks::connect(Some(via), self.listener.local_addr()?)?;
         // Many protocols send their request with the first payload, or wait long for it.
         let mut byte = [7];
         client.write_all(&byte)?;
@@ -86,7 +86,7 @@ impl Crowd {
     }
 
     /// Forgets the broken ones and fills up to `count` again.
-    pub(crate) fn heal(&mut self, proxy: SocketAddr, count: usize) -> Result<()> {
+    pub(crate) fn heal(&mut self, via: Via, count: usize) -> Result<()> {
         let mut buf = [0; 64];
         self.pairs.retain(|(client, server)| {
             let lives = |stream: &TcpStream, buf: &mut [u8]| {
@@ -94,7 +94,7 @@ impl Crowd {
             };
             lives(client, &mut buf) && lives(server, &mut buf)
         });
-        ensure!(self.grow(proxy, count) == count, "the proxy takes no new connection");
+        ensure!(self.grow(via, count) == count, "the proxy takes no new connection");
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl Crowd {
     }
 
     /// A connection of its own: that new ones are taken.
-    pub(crate) fn probe(&self, proxy: SocketAddr) -> Result<()> {
-        self.open(proxy).map(drop).context("a new connection")
+    pub(crate) fn probe(&self, via: Via) -> Result<()> {
+        self.open(via).map(drop).context("a new connection")
     }
 }

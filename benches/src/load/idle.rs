@@ -28,7 +28,7 @@ pub(crate) fn measure(proxy: &Proxy, count: usize) -> Result<Idle> {
     std::thread::sleep(Duration::from_secs(1));
     let (rss, fds) = (proxy.rss(), proxy.fds());
     let mut crowd = Crowd::new()?;
-    let opened = crowd.grow(proxy.addr, count);
+    let opened = crowd.grow(proxy.via(), count);
     anyhow::ensure!(opened == count, "only {opened} of {count} connections were taken");
     std::thread::sleep(Duration::from_secs(2));
     let (rss_with, fds_with) = (proxy.rss(), proxy.fds());
@@ -45,7 +45,7 @@ pub(crate) fn measure(proxy: &Proxy, count: usize) -> Result<Idle> {
 
 /// How many idle connections the proxy takes under the machine's limit of descriptors.
 pub(crate) fn capacity(proxy: &Proxy, most: usize) -> Result<f64> {
-    Ok(Crowd::new()?.grow(proxy.addr, most) as f64)
+    Ok(Crowd::new()?.grow(proxy.via(), most) as f64)
 }
 
 /// What a proxy does when it has no descriptor left.
@@ -65,7 +65,7 @@ pub(crate) struct Exhaustion {
 pub(crate) fn exhaust(proxy: &Proxy) -> Result<Exhaustion> {
     const LIVE: usize = 20;
     let mut crowd = Crowd::new()?;
-    anyhow::ensure!(crowd.grow(proxy.addr, LIVE) == LIVE, "no live connections");
+    anyhow::ensure!(crowd.grow(proxy.via(), LIVE) == LIVE, "no live connections");
     let limit = Some(proxy.fds() as u64 + 30);
     let pid = Pid::from_raw(i32::try_from(proxy.pid())?);
     prlimit(pid, Resource::Nofile, Rlimit { current: limit, maximum: limit })
@@ -84,7 +84,7 @@ pub(crate) fn exhaust(proxy: &Proxy) -> Result<Exhaustion> {
     let cpu = proxy.cpu().since(&cpu) / seconds;
     drop(knocking);
     let begun = Instant::now();
-    while crowd.probe(proxy.addr).is_err() && begun.elapsed() < Duration::from_secs(5) {
+    while crowd.probe(proxy.via()).is_err() && begun.elapsed() < Duration::from_secs(5) {
         std::thread::sleep(Duration::from_millis(10));
     }
     let recovery = begun.elapsed().as_secs_f64();

@@ -47,7 +47,7 @@ pub(crate) fn measure(
     config: impl Fn(usize) -> Value,
 ) -> Result<Reloads> {
     let mut crowd = Crowd::new()?;
-    crowd.heal(proxy.addr, BUSY)?;
+    crowd.heal(proxy.via(), BUSY)?;
     let (mut seen, mut gaps) = (Reloads::default(), Vec::new());
     // The first reload pays for code that is touched for the first time; memory counts from there.
     let mut rss = proxy.rss();
@@ -57,7 +57,7 @@ pub(crate) fn measure(
         seen.dropped += cycle.dropped as f64;
         seen.refused += cycle.refused as f64;
         gaps.push(cycle.gap.as_secs_f64());
-        crowd.heal(proxy.addr, BUSY).context("after a reload")?;
+        crowd.heal(proxy.via(), BUSY).context("after a reload")?;
         if number == 0 {
             rss = proxy.rss();
         }

@@ -1,6 +1,6 @@
 //! 64 bytes there and back on 16 connections, each as soon as the last came home.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -8,7 +8,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::{Counts, Load, nanos};
 use crate::poll::{Flags, Poller, ready};
-use crate::socks;
+use crate::socks::{self, Via};
 
 const CONNECTIONS: usize = 16;
 const SIZE: usize = 64;
@@ -22,13 +22,13 @@ pub(crate) struct PingPong {
 }
 
 impl PingPong {
-    pub(crate) fn open(proxy: Option<SocketAddr>) -> Result<Self> {
+    pub(crate) fn open(via: Option<Via>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let origin = listener.local_addr()?;
         let poller = Poller::new()?;
         let (mut clients, mut servers) = (Vec::new(), Vec::new());
         for index in 0..CONNECTIONS as u64 {
-            let client = socks::connect(proxy, origin)?;
+            let client = socks::connect(via, origin)?;
             let (server, _) = listener.accept().context("accept from the proxy")?;
             server.set_nodelay(true)?;
             for stream in [&client, &server] {

@@ -1,6 +1,6 @@
 //! 1200 bytes through SOCKS5 UDP and back: four associations with 32 datagrams on the way each.
 
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -9,7 +9,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 
 use super::{Counts, Load, nanos};
 use crate::poll::{Flags, Poller};
-use crate::socks::{self, UDP_HEADER};
+use crate::socks::{self, UDP_HEADER, Via};
 
 const ASSOCIATIONS: usize = 4;
 const WINDOW: usize = 32;
@@ -40,7 +40,7 @@ pub(crate) struct Datagrams {
 }
 
 impl Datagrams {
-    pub(crate) fn open(proxy: Option<SocketAddr>) -> Result<Self> {
+    pub(crate) fn open(via: Option<Via>) -> Result<Self> {
         let poller = Poller::new()?;
         let echo = UdpSocket::bind("127.0.0.1:0")?;
         enlarge(&echo);
@@ -49,9 +49,9 @@ impl Datagrams {
         poller.add(&echo, ASSOCIATIONS as u64, Flags::IN)?;
         let mut flows = Vec::new();
         for index in 0..ASSOCIATIONS as u64 {
-            let (socket, control, header) = match proxy {
-                Some(proxy) => {
-                    let (control, socket) = socks::associate(proxy)?;
+            let (socket, control, header) = match via {
+                Some(via) => {
+                    let (control, socket) = socks::associate(via.proxy)?;
                     (socket, Some(control), UDP_HEADER)
                 }
                 None => {
@@ -64,9 +64,9 @@ impl Datagrams {
             socket.set_nonblocking(true)?;
             poller.add(&socket, index, Flags::IN)?;
             let mut message = vec![0; header];
-            if header > 0 {
+            if let Some(via) = via {
                 // Bytes 3…: type, address and port, as in a request.
-                message[3..].copy_from_slice(&socks::request(1, to)[3..]);
+                message[3..].copy_from_slice(&socks::request(1, via.target(to))[3..]);
             }
             message.resize(header + SIZE, 0x5a);
             let window = vec![(0, Instant::now()); WINDOW];
