@@ -19,7 +19,7 @@ mod pages;
 mod stun;
 mod verify;
 
-use std::{future::Future, net::Ipv6Addr, pin::Pin, sync::Arc};
+use std::{net::Ipv6Addr, sync::Arc, time::Duration};
 
 use crosspoint_derp::{
     hub::{Hub, Settings},
@@ -43,6 +43,7 @@ use crosspoint_schema::{
     options::{ListenOptions, TlsInOptions},
 };
 use crosspoint_tls::{Client, ClientDefaults, Server as Tls, ServerDefaults};
+use tokio::task::JoinHandle;
 
 use self::{
     front::Front,
@@ -54,6 +55,9 @@ pub use options::{DerpOptions, MeshOptions, Stun, StunObject, VerifyUrl, VerifyU
 inventory::submit! {
     Plugin { kind: Kind::Service, type_name: "derp", schema: DerpOptions::describe, canonical: |raw| raw.canonical::<DerpOptions>(), parse }
 }
+
+/// How long links of an instance stay when it is gone.
+const LINKS_STAY: Duration = Duration::from_secs(5);
 
 /// The port of STUN (RFC 8489 §8.1).
 const STUN_PORT: u16 = 3478;
@@ -246,11 +250,10 @@ impl Spec for Derp {
                         None => std::future::pending().await,
                     }
                 };
-                let mesh = all(links.into_iter().map(|link| link.run(hub.clone(), cx.me.clone())));
+                let _links = Links::up(links, &hub, &cx);
                 tokio::select! {
                     ended = accept => ended,
                     ended = answer => ended,
-                    never = mesh => match never {},
                     () = hub.failed() => Err(Fault("the actor of the server has failed".into())),
                 }
             };
@@ -259,14 +262,26 @@ impl Spec for Derp {
     }
 }
 
-/// Does all of that, and never ends.
-async fn all(
-    work: impl Iterator<Item = impl Future<Output = ()> + Send>,
-) -> std::convert::Infallible {
-    let mut work: Vec<Pin<Box<_>>> = work.map(Box::pin).collect();
-    std::future::poll_fn(|cx| {
-        work.retain_mut(|one| one.as_mut().poll(cx).is_pending());
-        std::task::Poll::Pending
-    })
-    .await
+/// The links of an instance. They stay for a moment when it is gone, so that those of the one after it are up before and
+/// nobody is said to have left the region.
+struct Links(Vec<JoinHandle<()>>);
+
+impl Links {
+    fn up(links: Vec<Link>, hub: &Arc<Hub>, cx: &BuildCx) -> Self {
+        let run = |link: Link| tokio::spawn(link.run(hub.clone(), cx.me.clone()));
+        Self(links.into_iter().map(run).collect())
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        let links = std::mem::take(&mut self.0);
+        // Without a runtime the program ends, and they with it.
+        if let (false, Ok(runtime)) = (links.is_empty(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                tokio::time::sleep(LINKS_STAY).await;
+                links.iter().for_each(JoinHandle::abort);
+            });
+        }
+    }
 }
