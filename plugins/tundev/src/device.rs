@@ -5,6 +5,7 @@ use std::{cell::RefCell, io, net::IpAddr, path::Path, sync::Arc, time::Duration}
 use crosspoint_netstack::Packets;
 use crosspoint_network::Setup;
 use ipnet::IpNet;
+use tokio::time::Instant;
 use tun_rs::{AsyncDevice, DeviceBuilder};
 
 use crate::offload::{self, Gather};
@@ -19,6 +20,9 @@ const TRIES: u32 = 32;
 const FRAME: usize = offload::HEADER + 65_535;
 /// Packets that are taken together, more or less: what lies between is latency.
 const BATCH: usize = 128;
+/// How long a name may be in use by an owner that is just ending, and how often we look.
+const ENDING: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
 /// A new interface can be written to at once, or something is very wrong.
 const READY: Duration = Duration::from_secs(2);
 
@@ -139,7 +143,7 @@ impl Tun {
     /// There is no TUN, we may not, the name is in use, or the system does not take the settings.
     pub async fn open(settings: &Settings) -> Result<Self, OpenError> {
         let tun = match &settings.name {
-            Name::Fixed(name) => create(name)?,
+            Name::Fixed(name) => patiently(name).await?,
             Name::Numbered(prefix) => numbered(prefix)?,
         };
         tun.set_up(settings)?;
@@ -289,6 +293,17 @@ fn create(name: &str) -> Result<Tun, OpenError> {
         name: name.into(),
         index,
     })
+}
+
+/// An interface of that name, as soon as an owner that is just ending has let go of it.
+async fn patiently(name: &str) -> Result<Tun, OpenError> {
+    let until = Instant::now() + ENDING;
+    loop {
+        match create(name) {
+            Err(OpenError::InUse(_)) if Instant::now() < until => tokio::time::sleep(LOOK).await,
+            result => return result,
+        }
+    }
 }
 
 /// An interface of the next number, as the reference counts: one more than the highest in use.

@@ -18,9 +18,10 @@ use crosspoint_schema::{
     decode::{Map, Options as _},
 };
 use ipnet::{IpNet, Ipv6Net};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
+    device::Device,
     keys::{self, Key},
     names::{LOOK, Names},
     options::WireGuardOptions,
@@ -39,6 +40,8 @@ const MTU: u32 = 1408;
 const UDP_TIMEOUT: Duration = Duration::from_secs(300);
 /// More workers than any machine has cores are a mistake.
 const MOST_WORKERS: usize = 1024;
+/// How long the tasks of a device that nobody holds any more may take to end.
+const ENDING: Duration = Duration::from_secs(2);
 
 fn parse(raw: RawOptions<'_>) -> Result<Arc<dyn Spec>, ConfigError> {
     let options: WireGuardOptions = raw.parse()?;
@@ -146,6 +149,7 @@ impl WireGuard {
     /// configured now; or a new one.
     async fn device(&self, cx: &BuildCx) -> Result<Arc<Running>, BuildError> {
         let shelf = format!("{} wireguard {}", cx.me.kind.name(), cx.me.tag);
+        let shelf_of_device = format!("{shelf}, device");
         let plan = self.plan();
         if let Some(left) = cx.plane.vault.left::<Running>(&shelf) {
             if left.is_sound() && left.plan == plan {
@@ -157,6 +161,14 @@ impl WireGuard {
             let name = left.system().is_some_and(|system| system.name() == self.options.name);
             if port || name {
                 left.stop().await;
+            }
+        } else {
+            // One that nobody holds any more: its tasks are just ending, and with them go its port and interface.
+            let until = Instant::now() + ENDING;
+            while cx.plane.vault.left::<Device>(&shelf_of_device).is_some()
+                && Instant::now() < until
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
         let dialer = || {
@@ -174,6 +186,7 @@ impl WireGuard {
         };
         let running = Running::start(plan, &self.peers, dialer, inbound, system, cx).await?;
         cx.plane.vault.leave(&shelf, Arc::downgrade(&running));
+        cx.plane.vault.leave(&shelf_of_device, Arc::downgrade(&running.device));
         Ok(running)
     }
 }

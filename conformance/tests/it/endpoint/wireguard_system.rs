@@ -19,7 +19,7 @@ use crosspoint_conformance::{
 use serde_json::json;
 
 use self::{
-    stage::{NAME, OUTER, Served, Stand, all, entry, many, some},
+    stage::{NAME, OUTER, Served, Stand, all, entry, has_interface, many, some},
     watch::Watch,
 };
 
@@ -112,6 +112,7 @@ async fn the_old_outbound_has_an_interface() -> Result<()> {
     more.push(outbound);
     let mut ours = stand.start(&Subject::under_test(), left, &config).await?;
     let _theirs = stand.theirs(&json!({})).await?;
+    has_interface(&mut ours).await?;
     stand.ip("link show wg0").context("an interface of the next number")?;
     let (far, mine) = (Served::on(right, "127.0.0.1").await?, Served::on(left, "10.9.0.1").await?);
     some(left, entry(), &far, "127.0.0.1", "from us").await?;

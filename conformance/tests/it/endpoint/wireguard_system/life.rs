@@ -148,7 +148,8 @@ async fn an_interface_lives_with_its_endpoint() -> Result<()> {
 
     // Another size: another interface of the same name, with new flows.
     reload(&ours, &stand.config(1, &json!({ "system": true, "name": NAME, "mtu": 1300 })))?;
-    ensure!(stand.ip(&format!("link show {NAME}"))?.contains("mtu 1300"), "the old size");
+    let link = stand.ip(&format!("link show {NAME}")).with_context(|| ours.log_tail())?;
+    ensure!(link.contains("mtu 1300"), "the old size: {link}");
     some(left, entry(), &far, "127.0.0.1", "after a change of size").await?;
 
     // Somebody takes the interface away: it comes back.

@@ -1,6 +1,6 @@
 //! Two hosts, what they run, and what is said between them.
 
-use std::{net::SocketAddr, process::Command, sync::Arc};
+use std::{net::SocketAddr, process::Command, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use crosspoint_conformance::{
@@ -105,7 +105,10 @@ impl Stand {
     }
 
     pub(super) async fn ours(&self, more: &Value) -> Result<Running> {
-        self.start(&Subject::under_test(), &self.lab.left, &self.config(1, more)).await
+        let config = self.config(1, more);
+        let mut ours = self.start(&Subject::under_test(), &self.lab.left, &config).await?;
+        has_interface(&mut ours).await?;
+        Ok(ours)
     }
 
     pub(super) async fn theirs(&self, more: &Value) -> Result<Running> {
@@ -151,6 +154,12 @@ impl Stand {
         ensure!(!rules.contains(NAME), "a rule is still there: {rules}");
         Ok(())
     }
+}
+
+/// Waits until a program has its interface: inbounds may listen before.
+pub(super) async fn has_interface(ours: &mut Running) -> Result<()> {
+    let begun = |log: &str| log.contains("]: started at ");
+    ours.wait_log(begun, Duration::from_secs(20)).await.context("no interface")
 }
 
 /// Everything from the clients of a host to servers, through that way.
