@@ -19,6 +19,8 @@ const SILENCE: SmolDuration = SmolDuration::from_secs(120);
 const PROBE: SmolDuration = SmolDuration::from_secs(60);
 /// How long a connection may take to end when nobody holds it any more (Linux: tcp_fin_timeout).
 const ORPHAN: SmolDuration = SmolDuration::from_secs(60);
+/// An acknowledgement goes within this time (smoltcp: 10 ms); other timers of a closed connection take longer.
+const ACKNOWLEDGED: SmolDuration = SmolDuration::from_millis(100);
 /// Packets that leave at once before they are sent on: with the usual MTU, those of one large segment.
 const BURST: usize = 40;
 
@@ -161,8 +163,15 @@ impl Core {
     /// Whether nothing can come of it any more. The peer's last acknowledgement is not waited for: what
     /// comes late is answered with a reset, when all data has been taken on both sides. One that listens after a segment
     /// has come was opened by nonsense, or the client has taken its opening back.
-    pub(super) fn is_over(&mut self) -> bool {
-        matches!(self.socket().state(), State::Closed | State::TimeWait | State::Listen)
+    pub(super) fn is_over(&mut self, now: Instant) -> bool {
+        match self.socket().state() {
+            State::Closed | State::Listen => true,
+            // Unless our own last acknowledgement is still to go, for which the peer would wait.
+            State::TimeWait => {
+                self.iface.poll_at(now, &self.sockets).is_none_or(|at| at > now + ACKNOWLEDGED)
+            }
+            _ => false,
+        }
     }
 }
 

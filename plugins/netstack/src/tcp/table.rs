@@ -173,7 +173,7 @@ impl Table {
         if core.gone {
             return;
         }
-        if core.is_over() {
+        if core.is_over(now) {
             core.gone = true;
             // One that never opened was counted as opening.
             if !core.open {
