@@ -28,7 +28,7 @@ use super::{
     known::{Kind, Known},
     mihomo,
 };
-use crate::tls::certs::Files;
+use crate::{proxy::mihomo::ANY_SOURCE, tls::certs::Files};
 
 /// Cells that run at once.
 const AT_ONCE: usize = 4;
@@ -89,7 +89,8 @@ impl Program {
                 let launch = Launch::new("mihomo", Peer::Mihomo.path()?)?;
                 write_config(launch.dir(), config)?;
                 let dir = launch.dir().to_string_lossy().into_owned();
-                launch.args([
+                let (key, value) = ANY_SOURCE;
+                launch.env(key, value).args([
                     "-d".to_owned(),
                     dir.clone(),
                     "-f".to_owned(),

@@ -17,13 +17,19 @@ use serde_json::{Value, json};
 
 use super::stage::{PASSWORD, Ports, USER};
 
+/// mihomo refuses a client that has the address and port of one of its own connections to a target, as if it had dialled
+/// itself. Where all programs are on one address, any client may have them by chance: one multiplexed connection then loses
+/// all its streams ("reject loopback connection"; seen with our client and with the reference's). This turns it off.
+pub(crate) const ANY_SOURCE: (&str, &str) = ("DISABLE_LOOPBACK_DETECTOR", "true");
+
 /// mihomo takes JSON for its YAML.
 pub(super) async fn mihomo(config: &Value, port: u16) -> Result<Running> {
     let launch = Launch::new("mihomo", Peer::Mihomo.path()?)?;
     write_config(launch.dir(), config)?;
     let dir = launch.dir().to_string_lossy().into_owned();
     let args = ["-d".to_owned(), dir.clone(), "-f".to_owned(), format!("{dir}/config.json")];
-    launch.args(args).ready([Ready::Tcp(port)]).start().await
+    let (key, value) = ANY_SOURCE;
+    launch.args(args).env(key, value).ready([Ready::Tcp(port)]).start().await
 }
 
 /// What both configurations share: no DNS, no geo data, nothing but the port.
