@@ -234,9 +234,9 @@ async fn overload_is_shed() -> Result<()> {
     ensure!(most(late) < memory[0] + (80 << 20), "too much memory: {told}");
     let flat = length < Duration::from_secs(10) || most(late) < most(early) + (8 << 20);
     ensure!(flat, "memory grows: {told}");
-    flow.beat_within(Duration::from_secs(20)).await.with_context(|| us.log_tail())?;
+    flow.beat().await.with_context(|| us.log_tail())?;
     let after = async || served(&theirs, &echo.into()).await;
-    until("new flows are served again", Duration::from_secs(20), after).await?;
+    until("new flows are served again", Duration::from_secs(30), after).await?;
     work.shutdown().await;
     Ok(())
 }
