@@ -202,6 +202,12 @@ pub(crate) fn links() -> impl Iterator<Item = Line> {
         line("trojan_idle_after", "RSS 5 s after, × idle", 1.0, Some(Most(2.0)), Some(Most(2.0))),
         line("trojan_idle_fds_left", "fds 5 s after", 1.0, Some(Most(2.0)), Some(Most(0.0))),
     ];
+    const VISION: [Line; 4] = [
+        line("vision_down_cpu", "vless vision down, s/GB", 1e9, None, None),
+        line("vision_down_rate", "vless vision down, Gbit/s", 8e-9, None, None),
+        line("vision_up_cpu", "vless vision up, s/GB", 1e9, None, None),
+        line("vision_up_rate", "vless vision up, Gbit/s", 8e-9, None, None),
+    ];
     const TUNNEL: (f64, f64) = (0.5, 0.25);
     const TUNNEL_UNIT: (f64, f64) = (0.7, 0.5);
     const TUNNEL_MORE: [Line; 12] = [
@@ -228,6 +234,7 @@ pub(crate) fn links() -> impl Iterator<Item = Line> {
         .chain(datagrams!("ss22", "ss 2022", UDP))
         .chain(through!("trojan", "trojan", (0.75, 0.6), (0.75, 0.6), (0.7, 0.5)))
         .chain(through!("ws", "vless+ws", (1.0, 0.95), (0.8, 0.62), (0.6, 0.5)))
+        .chain(VISION)
         .chain(IDLE)
         .chain(through!("wg", "wireguard", TUNNEL, TUNNEL, TUNNEL_UNIT))
         .chain(datagrams!("wg", "wireguard", (0.6, 0.3)))

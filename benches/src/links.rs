@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
 
+use crate::load::bulk::Opening;
 use crate::scenario::{BACK, PORT};
 
 /// A protocol between two programs.
@@ -21,6 +22,8 @@ pub(crate) enum Link {
     Trojan,
     /// VLESS over WebSocket, without TLS.
     VlessWs,
+    /// VLESS with Vision over TLS 1.3; what goes through it looks like TLS, too.
+    Vision,
     /// WireGuard in user space. The origins are asked for at the back's address in the tunnel, which stands for loopback.
     WireGuard,
 }
@@ -124,13 +127,23 @@ impl Link {
         const SHADOWSOCKS_2022: Keys = keys!("ss22");
         const TROJAN: Keys = keys!("trojan");
         const VLESS_WS: Keys = keys!("ws");
+        const VISION: Keys = keys!("vision");
         const WIREGUARD: Keys = keys!("wg");
         match self {
             Link::Shadowsocks => &SHADOWSOCKS,
             Link::Shadowsocks2022 => &SHADOWSOCKS_2022,
             Link::Trojan => &TROJAN,
             Link::VlessWs => &VLESS_WS,
+            Link::Vision => &VISION,
             Link::WireGuard => &WIREGUARD,
+        }
+    }
+
+    /// How streams through it begin.
+    pub(crate) fn opening(self) -> Opening {
+        match self {
+            Link::Vision => Opening::Tls,
+            _ => Opening::Nothing,
         }
     }
 
@@ -142,6 +155,12 @@ impl Link {
     /// The configurations of the back and of the front; `dir` holds the certificates.
     pub(crate) fn configs(self, dir: &Path) -> (Value, Value) {
         let file = |name: &str| json!(dir.join(name));
+        let server_tls = json!({
+            "enabled": true, "server_name": NAME,
+            "certificate_path": file("cert.pem"), "key_path": file("key.pem"),
+        });
+        let client_tls =
+            json!({ "enabled": true, "server_name": NAME, "certificate_path": file("ca.pem") });
         let (mut inbound, mut outbound) = match self {
             Link::Shadowsocks | Link::Shadowsocks2022 => {
                 let method = match self {
@@ -154,15 +173,9 @@ impl Link {
             Link::Trojan => (
                 json!({
                     "type": "trojan", "users": [{ "name": "one", "password": "secret" }],
-                    "tls": {
-                        "enabled": true, "server_name": NAME,
-                        "certificate_path": file("cert.pem"), "key_path": file("key.pem"),
-                    },
+                    "tls": server_tls,
                 }),
-                json!({
-                    "type": "trojan", "password": "secret",
-                    "tls": { "enabled": true, "server_name": NAME, "certificate_path": file("ca.pem") },
-                }),
+                json!({ "type": "trojan", "password": "secret", "tls": client_tls }),
             ),
             Link::VlessWs => {
                 let transport = json!({ "type": "ws", "path": "/bench" });
@@ -172,6 +185,16 @@ impl Link {
                         "transport": transport,
                     }),
                     json!({ "type": "vless", "uuid": UUID, "transport": transport }),
+                )
+            }
+            Link::Vision => {
+                let flow = "xtls-rprx-vision";
+                (
+                    json!({
+                        "type": "vless", "users": [{ "name": "one", "uuid": UUID, "flow": flow }],
+                        "tls": server_tls,
+                    }),
+                    json!({ "type": "vless", "uuid": UUID, "flow": flow, "tls": client_tls }),
                 )
             }
             Link::WireGuard => return wireguard(),

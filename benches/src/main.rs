@@ -23,7 +23,7 @@ use crosspoint_conformance::loud;
 use crosspoint_conformance::subject::Subject;
 use crosspoint_conformance::workspace;
 
-use crate::load::bulk::{Bulk, Direction, STREAMS};
+use crate::load::bulk::{Bulk, Direction, Opening, STREAMS};
 use crate::load::conn::Connections;
 use crate::load::rr::PingPong;
 use crate::load::udp::Datagrams;
@@ -42,6 +42,7 @@ cargo run --release -p crosspoint-benches -- raw            the load alone, with
   s4    VLESS over WebSocket, both ends         s6   WireGuard in user space, both ends
   all   all of them
   idle-tls   memory of idle Trojan connections, both ends
+  vision     VLESS with Vision over TLS, both ends
   derp  a DERP server, with --loads flood rr idle, against Tailscale's own (fetched by pip if need be)
 
   --subject PATH|reference|crosspoint   default crosspoint, built by cargo if need be
@@ -51,6 +52,7 @@ cargo run --release -p crosspoint-benches -- raw            the load alone, with
                       rules-reload, dns-hit dns-miss dns-tcp, start-rules start-source start-big,
                       ss-down ss-up ss-conn ss-udp, ss22-down ss22-up ss22-conn ss22-udp,
                       trojan-down trojan-up trojan-conn trojan-idle, ws-down ws-up ws-conn,
+                      vision-down vision-up,
                       wg-down wg-up (8 flows) wg-down1 wg-up1 wg-conn wg-rr wg-udp wg-idle;
                       default all of the command
   --window SECONDS    default 1.5, after --warm SECONDS, default 0.4
@@ -91,7 +93,7 @@ fn run() -> Result<ExitCode> {
         loud::line("note: built without --release; the load itself will be slow");
     }
     match options.command.as_str() {
-        "s1" | "s2" | "s3" | "s4" | "s6" | "s7" | "s8" | "s10" | "idle-tls" | "all" => {
+        "s1" | "s2" | "s3" | "s4" | "s6" | "s7" | "s8" | "s10" | "vision" | "idle-tls" | "all" => {
             side_by_side(options)
         }
         "derp" => derp::run(&options),
@@ -229,7 +231,11 @@ fn raw(options: &Options) -> Result<ExitCode> {
     }
     println!("load without a proxy, client and origin on one core, {}", host::describe());
     let loads: [(&str, Box<dyn Load>, f64); 4] = [
-        ("bulk, Gbit/s", Box::new(Bulk::open(None, Direction::Down, STREAMS)?), 8e-9),
+        (
+            "bulk, Gbit/s",
+            Box::new(Bulk::open(None, Direction::Down, STREAMS, Opening::Nothing)?),
+            8e-9,
+        ),
         ("conn, 1/s", Box::new(Connections::open(None, None)?), 1.0),
         ("rr, 1/s", Box::new(PingPong::open(None)?), 1.0),
         ("udp1200, packets/s", Box::new(Datagrams::open(None)?), 1.0),

@@ -9,7 +9,7 @@ use crosspoint_conformance::loud;
 use serde_json::Value;
 
 use crate::links::{Link, Through};
-use crate::load::bulk::{Bulk, Direction, STREAMS};
+use crate::load::bulk::{Bulk, Direction, Opening, STREAMS};
 use crate::load::conn::Connections;
 use crate::load::dns::{Ask, Queries};
 use crate::load::rr::PingPong;
@@ -46,7 +46,7 @@ pub(crate) enum Part {
 
 impl Part {
     /// Command, name and part.
-    pub(crate) const ALL: [(&'static str, &'static str, Part); 43] = [
+    pub(crate) const ALL: [(&'static str, &'static str, Part); 45] = [
         ("s1", "down", Part::Down),
         ("s1", "up", Part::Up),
         ("s1", "conn", Part::Conn),
@@ -71,6 +71,8 @@ impl Part {
         ("s4", "ws-down", Part::Linked(Link::VlessWs, Through::Down)),
         ("s4", "ws-up", Part::Linked(Link::VlessWs, Through::Up)),
         ("s4", "ws-conn", Part::Linked(Link::VlessWs, Through::Conn)),
+        ("vision", "vision-down", Part::Linked(Link::Vision, Through::Down)),
+        ("vision", "vision-up", Part::Linked(Link::Vision, Through::Up)),
         ("idle-tls", "trojan-idle", Part::Linked(Link::Trojan, Through::Idle)),
         ("s6", "wg-down", Part::Linked(Link::WireGuard, Through::DownOn(8))),
         ("s6", "wg-up", Part::Linked(Link::WireGuard, Through::UpOn(8))),
@@ -225,12 +227,14 @@ fn measure_part(plan: &Plan, program: &Program, part: Part) -> Result<Taken> {
     };
     let taken = match part {
         Part::Down => {
-            let load = Bulk::open(addr, Direction::Down, STREAMS).map(|load| Box::new(load) as _);
+            let load = Bulk::open(addr, Direction::Down, STREAMS, Opening::Nothing)
+                .map(|load| Box::new(load) as _);
             let s = window(&proxy, load)?;
             sampled(&s, [("down_cpu", s.cpu), ("down_rate", s.rate)])
         }
         Part::Up => {
-            let load = Bulk::open(addr, Direction::Up, STREAMS).map(|load| Box::new(load) as _);
+            let load = Bulk::open(addr, Direction::Up, STREAMS, Opening::Nothing)
+                .map(|load| Box::new(load) as _);
             let s = window(&proxy, load)?;
             sampled(&s, [("up_cpu", s.cpu), ("up_rate", s.rate)])
         }
@@ -374,7 +378,9 @@ fn linked(plan: &Plan, proxy: &Proxy, link: Link, through: Through) -> Result<Ta
         sampled(s, [(keys[0], s.cpu), (keys[1], s.rate), (keys[2], s.p99), (keys[3], s.lost)])
     };
     let bulk = |direction, streams| -> Result<Taken> {
-        let s = window(Bulk::open(addr, direction, streams).map(|load| Box::new(load) as _))?;
+        let s = window(
+            Bulk::open(addr, direction, streams, link.opening()).map(|load| Box::new(load) as _),
+        )?;
         let keys = match (direction, streams) {
             (Direction::Down, 1) => keys.down_one,
             (Direction::Up, 1) => keys.up_one,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::{Counts, Load};
+use super::{Counts, Load, hello};
 use crate::poll::{Flags, Poller, ready};
 use crate::socks::{self, Via};
 
@@ -25,6 +25,14 @@ pub(crate) enum Direction {
     Up,
 }
 
+/// What goes through a stream before it is driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    Nothing,
+    /// What looks like a handshake of TLS.
+    Tls,
+}
+
 /// See the module.
 pub(crate) struct Bulk {
     poller: Poller,
@@ -36,14 +44,22 @@ pub(crate) struct Bulk {
 }
 
 impl Bulk {
-    pub(crate) fn open(via: Option<Via>, direction: Direction, streams: usize) -> Result<Self> {
+    pub(crate) fn open(
+        via: Option<Via>,
+        direction: Direction,
+        streams: usize,
+        opening: Opening,
+    ) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let origin = listener.local_addr()?;
         let poller = Poller::new()?;
         let (mut senders, mut receivers) = (Vec::new(), Vec::new());
         for index in 0..streams as u64 {
-            let client = socks::connect(via, origin)?;
-            let (server, _) = listener.accept().context("accept from the proxy")?;
+            let mut client = socks::connect(via, origin)?;
+            let (mut server, _) = listener.accept().context("accept from the proxy")?;
+            if opening == Opening::Tls {
+                hello::greet(&mut client, &mut server)?;
+            }
             let (sender, receiver) = match direction {
                 Direction::Down => (server, client),
                 Direction::Up => (client, server),

@@ -7,6 +7,7 @@ pub(crate) mod bulk;
 pub(crate) mod conn;
 pub(crate) mod crowd;
 pub(crate) mod dns;
+pub(crate) mod hello;
 pub(crate) mod idle;
 pub(crate) mod reload;
 pub(crate) mod rr;
