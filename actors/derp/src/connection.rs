@@ -181,35 +181,37 @@ impl Connection {
         if bucket.as_ref().map(Bucket::rate) != rate {
             *bucket = rate.map(|rate| Bucket::new(rate, now));
         }
-        let (mut packets, mut bytes) = (0, 0);
+        let (mut frames, mut packets, mut bytes) = (0, 0, 0);
         let result = loop {
-            if *skip > 0 {
+            let used = if *skip > 0 {
                 let n = (*skip).min(pump.input.bytes().len());
-                pump.input.consume(n);
                 *skip -= n;
-                if *skip > 0 {
+                if n == 0 {
                     break Ok(Some(1));
                 }
-            }
-            let used = match FromClient::next(pump.input.bytes()) {
-                Ok(Step::Need(need)) => break Ok(Some(need)),
-                Ok(Step::Skip(len)) => {
-                    *skip = len;
-                    continue;
-                }
-                Ok(Step::Frame(frame, used)) => {
-                    if let FromClient::Send { packet, .. } | FromClient::Forward { packet, .. } =
-                        frame
-                    {
-                        packets += 1;
-                        bytes += packet.len() as u64;
+                n
+            } else {
+                match FromClient::next(pump.input.bytes()) {
+                    Ok(Step::Need(need)) => break Ok(Some(need)),
+                    Ok(Step::Skip(len)) => {
+                        *skip = len;
+                        continue;
                     }
-                    if let Err(end) = guest.on(frame, now) {
-                        break Err(end);
+                    Ok(Step::Frame(frame, used)) => {
+                        frames += 1;
+                        if let FromClient::Send { packet, .. }
+                        | FromClient::Forward { packet, .. } = frame
+                        {
+                            packets += 1;
+                            bytes += packet.len() as u64;
+                        }
+                        if let Err(end) = guest.on(frame, now) {
+                            break Err(end);
+                        }
+                        used
                     }
-                    used
+                    Err(error) => break Err(End::Frame(error)),
                 }
-                Err(error) => break Err(End::Frame(error)),
             };
             pump.input.consume(used);
             if let Some(wait) = bucket.as_mut().and_then(|bucket| bucket.take(used, now)) {
@@ -217,9 +219,11 @@ impl Connection {
                 break Ok(None);
             }
         };
+        if frames > 0 {
+            guest.spoke();
+        }
         if packets > 0 {
             guest.member.hub.table().packets.fetch_add(packets, Ordering::Relaxed);
-            guest.spoke();
         }
         if let Some(entry) = entry.as_ref().filter(|_| packets > 0) {
             entry.up_packets.fetch_add(packets, Ordering::Relaxed);

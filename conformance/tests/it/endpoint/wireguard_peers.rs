@@ -189,7 +189,7 @@ impl Tun {
         let said = std::env::var("CONFORMANCE_PEERS").unwrap_or_default();
         let path = std::env::var("PATH").unwrap_or_default();
         let find = |name: &str| {
-            let mut dirs = said.split(':').chain(path.split(':')).filter(|dir| !dir.is_empty());
+            let dirs = said.split(':').chain(path.split(':')).filter(|dir| !dir.is_empty());
             dirs.map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
         };
         for needed in ["wg", self.program] {

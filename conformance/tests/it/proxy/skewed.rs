@@ -1,7 +1,7 @@
 //! Clocks that differ: a client of the reference, which is told another time over NTP, with our server and with the
 //! reference's.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use crosspoint_conformance::{

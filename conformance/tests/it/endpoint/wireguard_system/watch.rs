@@ -31,7 +31,7 @@ impl Watch {
                 rustix::net::socket_with(AddressFamily::PACKET, kind, flags, Some(eth::ALL))?;
             let wait = Some(Duration::from_millis(50));
             sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, wait)?;
-            let mut buf = vec![0; 128];
+            let mut buf = [0; 128];
             let mut outer = 0;
             while !stopped.load(Ordering::Relaxed) {
                 let Ok((len, _)) = rustix::net::recv(&socket, &mut buf[..], RecvFlags::empty())

@@ -60,7 +60,7 @@ impl Region {
         if !netns::available(what) {
             return Ok(None);
         }
-        for error in peers.iter().filter_map(|peer| peer.as_ref().err()) {
+        if let Some(error) = peers.iter().find_map(|peer| peer.as_ref().err()) {
             loud::not_run(what, &format!("{error:#}"));
             return Ok(None);
         }
@@ -126,8 +126,8 @@ async fn tailcat_talks_through_us() -> Result<()> {
     let mut serving =
         region.program(Peer::Tailcat, 0)?.args(["serve", "--full-address", "8000"]).spawn()?;
     let address = |log: &str| {
-        let words = log.split(|c: char| !c.is_ascii_alphanumeric() && !"-_.:".contains(c));
-        let found = words.filter(|word| word.starts_with("tc") && word.len() > 40).last();
+        let mut words = log.rsplit(|c: char| !c.is_ascii_alphanumeric() && !"-_.:".contains(c));
+        let found = words.find(|word| word.starts_with("tc") && word.len() > 40);
         found.map(str::to_owned)
     };
     serving
