@@ -20,6 +20,7 @@ pub mod checksum;
 mod icmp;
 mod inbound;
 pub mod ip;
+pub mod names;
 mod outbound;
 mod packets;
 mod reassembly;

@@ -10,20 +10,19 @@ use crosspoint_kernel::{
     BoxFuture, DialError,
     addr::{Host, Target},
     component::{Dial, Outbound},
-    error::{DialClass, Side},
+    error::Side,
     flow::{BoxPacketIo, BoxStream},
     net::udp::ResolvingPackets,
-    resolve::{Lookup, ResolveError},
-    session::Session,
     snapshot::Plane,
 };
 
 use crate::{
     Netstack,
     inbound::{Keep, Kept, KeptPackets},
+    names,
 };
 
-/// Dials through a tunnel. Names are resolved here: nobody behind a tunnel takes a name.
+/// Dials through a tunnel. Names are resolved first (see [`names`]).
 pub struct Dialled {
     stack: Arc<Netstack>,
     plane: Arc<Plane>,
@@ -43,15 +42,7 @@ impl Dialled {
             Host::Ip(ip) => return Ok(vec![*ip]),
             Host::Name(name) => name,
         };
-        let lookup = Lookup { session: dial.session, trail: dial.trail, ..Lookup::new(name) };
-        let found = self.plane.resolver().lookup(lookup).await;
-        let found = found.map_err(|error| unresolved(&error))?;
-        let usable: Vec<_> = found.into_iter().filter(|ip| self.stack.speaks(*ip)).collect();
-        if usable.is_empty() {
-            let text = format_args!("{name} has no address of a family that the tunnel has");
-            return Err(DialError::new(DialClass::HostUnreachable, Side::Target, text));
-        }
-        Ok(usable)
+        names::addresses(&self.plane, dial, name, |ip| self.stack.speaks(ip)).await
     }
 
     async fn dial(&self, dial: Dial<'_>) -> Result<BoxStream, DialError> {
@@ -75,36 +66,13 @@ impl Dialled {
         let inner = inner.map_err(|error| failed(SocketAddr::new(ip, dial.target.port), &error))?;
         let inner = Box::new(KeptPackets { inner, map: None, _keep: Some(self.keep.clone()) });
         let unmapping = dial.session.is_some_and(|session| session.udp.disable_domain_unmapping);
-        let packets = ResolvingPackets::new(inner, unmapping, self.resolver(dial, ip.is_ipv4()));
+        let resolver = names::resolver(self.plane.clone(), dial, ip.is_ipv4());
+        let packets = ResolvingPackets::new(inner, unmapping, resolver);
         Ok(Box::new(match &dial.target.host {
             Host::Name(name) => packets.with_known(name.clone(), ip),
             Host::Ip(_) => packets,
         }))
     }
-
-    /// Finds addresses of the association's family for names that later datagrams carry.
-    fn resolver(&self, dial: Dial<'_>, v4: bool) -> crosspoint_kernel::net::udp::Resolver {
-        let plane = self.plane.clone();
-        let trail = dial.trail.clone();
-        let session: Option<Arc<Session>> = dial.session.map(|session| Arc::new(session.clone()));
-        Box::new(move |name| {
-            let (plane, trail, session) = (plane.clone(), trail.clone(), session.clone());
-            Box::pin(async move {
-                let lookup =
-                    Lookup { session: session.as_deref(), trail: &trail, ..Lookup::new(&name) };
-                let found = plane.resolver().lookup(lookup).await;
-                let found = found.map_err(|error| unresolved(&error))?;
-                found.into_iter().find(|ip| ip.is_ipv4() == v4).ok_or_else(|| {
-                    let text = format_args!("{name} has no address of this association's family");
-                    DialError::new(DialClass::HostUnreachable, Side::Target, text)
-                })
-            })
-        })
-    }
-}
-
-fn unresolved(error: &ResolveError) -> DialError {
-    DialError::new(DialClass::HostUnreachable, Side::Target, error)
 }
 
 fn failed(addr: SocketAddr, error: &io::Error) -> DialError {

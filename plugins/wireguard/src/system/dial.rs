@@ -15,14 +15,10 @@ use crosspoint_kernel::{
     component::{BuildCx, Dial, Outbound},
     error::{DialClass, Side},
     flow::{Batch, BoxPacketIo, BoxStream, PacketIo, Stream},
-    net::{
-        dial::Dialer,
-        udp::{Resolver, ResolvingPackets},
-    },
-    resolve::{Lookup, ResolveError},
-    session::Session,
+    net::{dial::Dialer, udp::ResolvingPackets},
     snapshot::Plane,
 };
+use crosspoint_netstack::names;
 use crosspoint_schema::options::DialOptions;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -32,7 +28,7 @@ use tokio::{
 use super::System;
 use crate::running::Running;
 
-/// Dials through the interface. Names are resolved here: nobody behind a tunnel takes a name.
+/// Dials through the interface. Names are resolved first (see [`names`]).
 pub(crate) struct Dialled {
     dialer: Dialer,
     families: [bool; 2],
@@ -77,15 +73,7 @@ impl Dialled {
             }
             Host::Name(name) => name,
         };
-        let lookup = Lookup { session: dial.session, trail: dial.trail, ..Lookup::new(name) };
-        let found = self.plane.resolver().lookup(lookup).await;
-        let found = found.map_err(|error| unresolved(&error))?;
-        let usable: Vec<_> = found.into_iter().filter(|ip| self.speaks(*ip)).collect();
-        if usable.is_empty() {
-            let text = format_args!("{name} has no address of a family that the tunnel has");
-            return Err(DialError::new(DialClass::HostUnreachable, Side::Target, text));
-        }
-        Ok(usable)
+        names::addresses(&self.plane, dial, name, |ip| self.speaks(ip)).await
     }
 
     async fn dial(&self, dial: Dial<'_>) -> Result<BoxStream, DialError> {
@@ -108,34 +96,10 @@ impl Dialled {
         let inner = KeptPackets { inner, _keep: self.keep.clone() };
         let Host::Name(name) = &dial.target.host else { return Ok(Box::new(inner)) };
         let unmapping = dial.session.is_some_and(|session| session.udp.disable_domain_unmapping);
-        let resolver = self.resolver(dial, ip.is_ipv4());
+        let resolver = names::resolver(self.plane.clone(), dial, ip.is_ipv4());
         let packets = ResolvingPackets::new(Box::new(inner), unmapping, resolver);
         Ok(Box::new(packets.with_known(name.clone(), ip)))
     }
-
-    /// Finds addresses of the association's family for names that later datagrams carry.
-    fn resolver(&self, dial: Dial<'_>, v4: bool) -> Resolver {
-        let plane = self.plane.clone();
-        let trail = dial.trail.clone();
-        let session: Option<Arc<Session>> = dial.session.map(|session| Arc::new(session.clone()));
-        Box::new(move |name| {
-            let (plane, trail, session) = (plane.clone(), trail.clone(), session.clone());
-            Box::pin(async move {
-                let lookup =
-                    Lookup { session: session.as_deref(), trail: &trail, ..Lookup::new(&name) };
-                let found = plane.resolver().lookup(lookup).await;
-                let found = found.map_err(|error| unresolved(&error))?;
-                found.into_iter().find(|ip| ip.is_ipv4() == v4).ok_or_else(|| {
-                    let text = format_args!("{name} has no address of this association's family");
-                    DialError::new(DialClass::HostUnreachable, Side::Target, text)
-                })
-            })
-        })
-    }
-}
-
-fn unresolved(error: &ResolveError) -> DialError {
-    DialError::new(DialClass::HostUnreachable, Side::Target, error)
 }
 
 impl Outbound for Dialled {
